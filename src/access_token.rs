@@ -1,0 +1,173 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use http::HeaderValue;
+
+use crate::{
+    audience::Audience,
+    error::{Error, Kind},
+    key::DpopKey,
+    proof,
+};
+
+/// An access token, the key it is bound to and the origins it may go to: one thing that cannot come apart.
+///
+/// A request that carries it in its extensions is signed by [`Dpop`](crate::Dpop) with *this* key, if it
+/// goes to one of *these* origins. [`Token`](crate::Token) puts it there; for a token that came from
+/// elsewhere see the [example](crate::dpop).
+///
+/// # Security
+///
+/// `Debug` shows nothing of the token. The header value made from it is marked sensitive; its memory cannot
+/// be wiped, since HTTP clients hold copies of it.
+#[derive(Clone)]
+pub struct AccessToken {
+    inner: Arc<Inner>,
+    /// Set by the first [`Dpop`](crate::Dpop) that a request of this stack passes through.
+    witness: Option<Arc<AtomicBool>>,
+    /// A `Dpop` signed the request that holds this handle.
+    signed: bool,
+}
+
+struct Inner {
+    authorization: HeaderValue,
+    ath: String,
+    key: DpopKey,
+    audience: Audience,
+}
+
+impl AccessToken {
+    /// A token that is bound to `key`, for requests to `audience`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if the token is empty or holds characters that no `Authorization` header can carry
+    /// (RFC 6750, section 2.1: letters, digits, `-._~+/`, then `=`), or if it is a JWT whose `cnf.jkt` names
+    /// another key (RFC 9449, section 6.1).
+    pub fn new(token: &str, key: &DpopKey, audience: Audience) -> Result<Self, Error> {
+        let unpadded = token.trim_end_matches('=');
+        let token68 = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
+        if unpadded.is_empty() || !unpadded.bytes().all(token68) {
+            return Err(Error::config(
+                "the access token is empty or holds characters that an `Authorization` header cannot carry \
+                 (allowed: letters, digits, `-._~+/`, then `=`)",
+            ));
+        }
+        if let Some(thumbprint) = bound_to(token) {
+            if thumbprint != key.thumbprint() {
+                return Err(Error::new(
+                    Kind::OtherKey,
+                    "the access token is bound to another key (`cnf.jkt`) than the one that would prove it: \
+                     use the key that the token was requested with",
+                ));
+            }
+        }
+        let mut authorization = HeaderValue::try_from(format!("DPoP {token}"))
+            .map_err(|_| Error::config("the access token is no header value"))?;
+        authorization.set_sensitive(true);
+        let inner = Inner {
+            authorization,
+            ath: proof::ath(token),
+            key: key.clone(),
+            audience,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            witness: None,
+            signed: false,
+        })
+    }
+
+    /// The key that the token is bound to.
+    #[must_use]
+    pub fn key(&self) -> &DpopKey {
+        &self.inner.key
+    }
+
+    pub(crate) fn audience(&self) -> &Audience {
+        &self.inner.audience
+    }
+
+    pub(crate) fn authorization(&self) -> &HeaderValue {
+        &self.inner.authorization
+    }
+
+    pub(crate) fn ath(&self) -> &str {
+        &self.inner.ath
+    }
+
+    /// The very same token, not one with the same text.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// A handle for one request of a stack that wants to know whether a `Dpop` stands in it.
+    pub(crate) fn for_request(&self, witness: &Arc<AtomicBool>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            witness: Some(Arc::clone(witness)),
+            signed: false,
+        }
+    }
+
+    /// Called by the `Dpop` that the request passes through; a second one is a mistake.
+    pub(crate) fn seen_by_dpop(&mut self) -> Result<(), Error> {
+        if self.signed {
+            return Err(Error::new(
+                Kind::LayerOrder,
+                "two `DpopLayer`s signed the same request: leave one, the innermost, below retry and redirect",
+            ));
+        }
+        self.signed = true;
+        if let Some(witness) = &self.witness {
+            witness.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("key", &self.inner.key)
+            .field("audience", &self.inner.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The `cnf.jkt` of a token that happens to be a JWT. To the client a token is opaque otherwise: what
+/// cannot be read is not judged.
+fn bound_to(token: &str) -> Option<String> {
+    let claims = token.split('.').nth(1)?;
+    let claims: serde_json::Value = serde_json::from_slice(&BASE64URL.decode(claims).ok()?).ok()?;
+    Some(claims.get("cnf")?.get("jkt")?.as_str()?.to_owned())
+}
+
+/// Marks a request as meant for an authorization server: [`Dpop`](crate::Dpop) gives it a proof of the
+/// layer's key, and no token (RFC 9449, section 5).
+///
+/// [`TokenLayer`](crate::TokenLayer) does this for its token requests. It serves requests of one's own, such
+/// as pushed authorization requests. A nonce challenge of the authorization server stands in the JSON body
+/// (`use_dpop_nonce`), so it is for whoever reads that to send the request again; the nonce is remembered.
+#[derive(Debug, Clone)]
+pub struct ToAuthorizationServer {
+    audience: Audience,
+}
+
+impl ToAuthorizationServer {
+    /// For requests to `audience`: a redirect to any other origin gets no proof.
+    #[must_use]
+    pub fn new(audience: Audience) -> Self {
+        Self { audience }
+    }
+
+    pub(crate) fn audience(&self) -> &Audience {
+        &self.audience
+    }
+}

@@ -1,0 +1,81 @@
+//! Where a token may go.
+
+use std::{fmt, sync::Arc};
+
+use crate::{error::Error, origin::Origin};
+
+/// The origins that an access token may be sent to.
+///
+/// A required choice, because it is the one that keeps a token from leaking: whatever a redirect, a
+/// mistyped URL or a layer in between does to a request, [`Dpop`](crate::Dpop) sends the token to these
+/// origins and to no other. A request to any other origin passes untouched, without token and without proof.
+#[derive(Clone)]
+pub struct Audience(Allowed);
+
+#[derive(Clone)]
+enum Allowed {
+    Origins(Arc<[Origin]>),
+    AnyHttps,
+}
+
+impl Audience {
+    /// The listed origins, such as `https://api.example.com`. Ports count; paths are not part of an origin.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`] for an empty list and for text that is no origin.
+    pub fn origins<I>(origins: I) -> Result<Self, Error>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let origins: Arc<[Origin]> = origins
+            .into_iter()
+            .map(|origin| origin.as_ref().parse())
+            .collect::<Result<_, _>>()?;
+        if origins.is_empty() {
+            return Err(Error::config(
+                "the audience is empty, so the token could go nowhere: list the API's origins, such as \
+                 `https://api.example.com`",
+            ));
+        }
+        Ok(Self(Allowed::Origins(origins)))
+    }
+
+    /// Every origin whose scheme is `https`.
+    ///
+    /// # Security
+    ///
+    /// Whoever can make the program send a request to a server of theirs, by a redirect or by a URL in some
+    /// answer, gets the access token. The proof binds it to the key, and a proof is good for one request;
+    /// yet the server learns the token and can recognise the key.
+    #[must_use]
+    pub fn danger_any_https_origin() -> Self {
+        Self(Allowed::AnyHttps)
+    }
+
+    /// Takes an origin in its canonical form.
+    pub(crate) fn allows(&self, origin: &str) -> bool {
+        match &self.0 {
+            Allowed::Origins(origins) => origins.iter().any(|allowed| allowed.as_str() == origin),
+            Allowed::AnyHttps => origin.starts_with("https://"),
+        }
+    }
+
+    /// The first listed origin that plain http would carry the token to.
+    pub(crate) fn first_insecure(&self) -> Option<&Origin> {
+        match &self.0 {
+            Allowed::Origins(origins) => origins.iter().find(|origin| !origin.is_secure()),
+            Allowed::AnyHttps => None,
+        }
+    }
+}
+
+impl fmt::Debug for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Allowed::Origins(origins) => f.debug_list().entries(&**origins).finish(),
+            Allowed::AnyHttps => f.write_str("any https origin"),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
+use tower_layer::Layer;
+
+use super::Dpop;
+use crate::{
+    AccessToken, ToAuthorizationServer,
+    error::{Error, Kind},
+    key::DpopKey,
+    nonce::{Nonce, NonceStore, Role},
+    origin::{Origin, Target},
+    proof::{DPOP, Proof},
+    replay::CloneBody,
+};
+
+/// Adds a DPoP proof to requests. See the [module documentation](crate::dpop) for an example.
+///
+/// A cheap handle: clones, and the services made from them, share the key and the servers' nonces. Use one
+/// for the API's stack and for the [`TokenLayer`](crate::TokenLayer).
+#[derive(Clone)]
+pub struct DpopLayer<R = CloneBody> {
+    key: DpopKey,
+    nonces: Arc<NonceStore>,
+    origin: Option<Origin>,
+    allow_plain_http: bool,
+    replay: R,
+}
+
+impl DpopLayer {
+    /// A layer that proves possession of `key`.
+    #[must_use]
+    pub fn new(key: DpopKey) -> Self {
+        Self {
+            key,
+            nonces: Arc::default(),
+            origin: None,
+            allow_plain_http: false,
+            replay: CloneBody,
+        }
+    }
+}
+
+impl<R> DpopLayer<R> {
+    /// The server of requests whose URI is a path only, as tonic's and HTTP/1.1 connections' are: a proof
+    /// names scheme, host and path (`htu`). Requests with a full URI keep their own.
+    #[must_use]
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// How a body is made a second time, to answer a nonce challenge or a rejected token: by [`CloneBody`]
+    /// unless set. For bodies that cannot be cloned there are [`EmptyBody`](crate::EmptyBody) and
+    /// [`NoReplay`](crate::NoReplay).
+    #[must_use]
+    pub fn replay<P>(self, policy: P) -> DpopLayer<P> {
+        DpopLayer {
+            key: self.key,
+            nonces: self.nonces,
+            origin: self.origin,
+            allow_plain_http: self.allow_plain_http,
+            replay: policy,
+        }
+    }
+
+    /// Lets tokens, client secrets and proofs travel in clear, to any host.
+    ///
+    /// # Security
+    ///
+    /// Whoever can listen reads the client secret and the access token, and can use a proof that he keeps
+    /// from arriving. Loopback hosts need no permission; nothing else should have it (RFC 9449, section 2).
+    #[must_use]
+    pub fn danger_allow_plain_http(mut self) -> Self {
+        self.allow_plain_http = true;
+        self
+    }
+
+    /// The key that requests to an authorization server are signed with, and that new tokens are bound to.
+    #[must_use]
+    pub fn key(&self) -> &DpopKey {
+        &self.key
+    }
+
+    pub(crate) fn replay_policy(&self) -> &R {
+        &self.replay
+    }
+
+    pub(crate) fn default_origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
+    pub(crate) fn check_secure(&self, origin: &str, secure: bool) -> Result<(), Error> {
+        if secure || self.allow_plain_http {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::InsecureHttp,
+            format!(
+                "refused to send credentials in clear to `{origin}`: use https (plain http is for loopback \
+                 hosts)"
+            ),
+        ))
+    }
+
+    /// Who signs this request, and for whom; none if it is none of ours.
+    pub(super) fn plan<B>(&self, request: &mut Request<B>) -> Result<Option<Plan>, Error> {
+        if request.extensions().get::<AccessToken>().is_some() {
+            self.plan_resource(request)
+        } else if request
+            .extensions()
+            .get::<ToAuthorizationServer>()
+            .is_some()
+        {
+            self.plan_authorization_server(request)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn plan_resource<B>(&self, request: &mut Request<B>) -> Result<Option<Plan>, Error> {
+        let target = Target::new(request.uri(), self.origin.as_ref())?;
+        let Some(token) = request.extensions_mut().get_mut::<AccessToken>() else {
+            return Ok(None);
+        };
+        token.seen_by_dpop()?;
+        if !token.audience().allows(target.origin()) {
+            return Ok(None);
+        }
+        let token = token.clone();
+        self.check_secure(target.origin(), target.is_secure())?;
+        target.canonicalize(request.uri_mut());
+        Ok(Some(Plan {
+            target,
+            signer: Signer::Token(token),
+        }))
+    }
+
+    fn plan_authorization_server<B>(
+        &self,
+        request: &mut Request<B>,
+    ) -> Result<Option<Plan>, Error> {
+        let target = Target::new(request.uri(), self.origin.as_ref())?;
+        let marked = request.extensions_mut().remove::<ToAuthorizationServer>();
+        if !marked.is_some_and(|to| to.audience().allows(target.origin())) {
+            return Ok(None);
+        }
+        self.check_secure(target.origin(), target.is_secure())?;
+        target.canonicalize(request.uri_mut());
+        Ok(Some(Plan {
+            target,
+            signer: Signer::Key(self.key.clone()),
+        }))
+    }
+
+    /// Writes a fresh proof, and the token if there is one, in place of whatever stood there.
+    pub(super) fn stamp<B>(
+        &self,
+        request: &mut Request<B>,
+        plan: &Plan,
+        nonce: Option<&Nonce>,
+    ) -> Result<(), Error> {
+        let (key, ath) = match &plan.signer {
+            Signer::Token(token) => (token.key(), Some(token.ath())),
+            Signer::Key(key) => (key, None),
+        };
+        let proof = Proof::for_target(
+            request.method(),
+            &plan.target,
+            ath,
+            nonce.map(Nonce::as_str),
+        )
+        .sign(key)?;
+        let mut proof = HeaderValue::try_from(proof).map_err(|source| {
+            Error::with_source(Kind::Sign, "the proof is no header value", source)
+        })?;
+        proof.set_sensitive(true);
+        let headers = request.headers_mut();
+        if let Signer::Token(token) = &plan.signer {
+            headers.insert(AUTHORIZATION, token.authorization().clone());
+        }
+        headers.insert(DPOP, proof);
+        Ok(())
+    }
+
+    pub(super) fn last_nonce(&self, plan: &Plan) -> Option<Nonce> {
+        self.nonces.get(
+            plan.signer.key().thumbprint(),
+            plan.target.origin(),
+            plan.signer.role(),
+        )
+    }
+
+    /// Remembers the nonce that an answer offers, and returns it.
+    pub(super) fn learn(&self, plan: &Plan, headers: &HeaderMap) -> Option<Nonce> {
+        let nonce = Nonce::offered(headers)?;
+        let (key, origin) = (plan.signer.key(), plan.target.origin());
+        self.nonces
+            .learn(key.thumbprint(), origin, plan.signer.role(), nonce.clone());
+        Some(nonce)
+    }
+}
+
+impl<S, R: Clone> Layer<S> for DpopLayer<R> {
+    type Service = Dpop<S, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Dpop::new(inner, self.clone())
+    }
+}
+
+impl<R> fmt::Debug for DpopLayer<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DpopLayer")
+            .field("key", &self.key)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All that stays the same over the sendings of one request. Key, `ath` and `Authorization` come from one
+/// snapshot, so a token that is renewed meanwhile cannot mix with this one.
+#[derive(Debug)]
+pub(super) struct Plan {
+    target: Target,
+    signer: Signer,
+}
+
+#[derive(Debug)]
+enum Signer {
+    /// A request to a resource server, with this token and its key.
+    Token(AccessToken),
+    /// A request to an authorization server.
+    Key(DpopKey),
+}
+
+impl Plan {
+    pub(super) fn role(&self) -> Role {
+        self.signer.role()
+    }
+}
+
+impl Signer {
+    fn key(&self) -> &DpopKey {
+        match self {
+            Self::Token(token) => token.key(),
+            Self::Key(key) => key,
+        }
+    }
+
+    fn role(&self) -> Role {
+        match self {
+            Self::Token(_) => Role::ResourceServer,
+            Self::Key(_) => Role::AuthorizationServer,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The private key that proofs are signed with.
+//!
+//! Everything the outside sees is [`DpopKey`], a handle that names no curve and has no type parameter: other
+//! algorithms, and signers outside the process, can stand behind it later.
+
+mod der;
+mod encrypted;
+mod jwk;
+mod load;
+mod oid;
+mod pem;
+
+use std::{fmt, path::Path, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use p256::{
+    ecdsa::{Signature, SigningKey},
+    pkcs8::EncodePrivateKey as _,
+};
+use signature::Signer as _;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use crate::error::{Error, Kind};
+
+pub(crate) use self::jwk::thumbprint_of;
+
+/// The private part is wiped because `p256` wipes it: this fails to compile if it ever stops to.
+const _: () = {
+    const fn wiped<T: ZeroizeOnDrop>() {}
+    wiped::<SigningKey>();
+};
+
+/// Draws before [`DpopKey::generate`] gives up. One draw in 2³² is not a P-256 key, so a second one is
+/// rare, and an eighth means that the random numbers are not random.
+const MAX_DRAWS: usize = 8;
+
+/// The private key that proofs are signed with: the client's identity towards both servers (RFC 9449).
+///
+/// A handle: cheap to clone, and every clone is the same key. Two keys are equal if their
+/// [thumbprints](Self::thumbprint) are. `Debug` shows algorithm and thumbprint, never the key.
+///
+/// # Which keys
+///
+/// P-256 keys, that sign with ES256. [`from_file`](Self::from_file) and [`from_bytes`](Self::from_bytes) tell
+/// the format by the content, never by the file's name:
+///
+/// | | PEM | DER | JSON |
+/// | --- | --- | --- | --- |
+/// | PKCS#8 (RFC 5958), what `openssl genpkey` writes | yes | yes | |
+/// | encrypted PKCS#8: PBES2 (RFC 8018) with AES, by PBKDF2 with HMAC-SHA-2 or by scrypt | yes | yes | |
+/// | SEC1 (RFC 5915), what `openssl ecparam -genkey` writes | yes | yes | |
+/// | JWK (RFC 7517) | | | yes |
+///
+/// A PEM file may hold other things beside the one private key, such as text, EC parameters and certificates.
+/// Text may be UTF-8 or, with a byte order mark, UTF-16, and have any line ends.
+///
+/// ```sh
+/// openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem
+/// ```
+///
+/// # Security
+///
+/// The private key is wiped from memory when the last handle is dropped, and so is every buffer of this crate
+/// that held it while it was loaded or written. The bytes that the caller gave are the caller's to wipe. What
+/// the compiler leaves behind on the stack while it moves values, what the decryption leaves there (the key
+/// derived from the password), and what the operating system swapped out is beyond its reach.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::DpopKey;
+///
+/// # fn main() -> Result<(), tower_dpop::Error> {
+/// let key = DpopKey::generate()?;
+///
+/// let pem = key.to_pkcs8_pem()?; // store it where secrets belong
+/// let again = DpopKey::from_bytes(pem.as_str(), None)?;
+///
+/// assert_eq!(again, key);
+/// assert_eq!(again.thumbprint().len(), 43); // the `dpop_jkt` of RFC 9449, section 10
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct DpopKey {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    signing: SigningKey,
+    // The public side never changes, and every proof needs it: made once for a key.
+    public_jwk: String,
+    thumbprint: String,
+    proof_header: String,
+}
+
+impl DpopKey {
+    /// A new P-256 key, from the operating system's random numbers.
+    ///
+    /// It lives as long as its handles; [`to_pkcs8_pem`](Self::to_pkcs8_pem) keeps it longer.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system gives no random numbers ([`Error::is_sign`]).
+    pub fn generate() -> Result<Self, Error> {
+        let mut scalar = Zeroizing::new([0; 32]);
+        for _ in 0..MAX_DRAWS {
+            getrandom::fill(scalar.as_mut()).map_err(|error| {
+                Error::with_source(
+                    Kind::Sign,
+                    "no random numbers from the operating system",
+                    error,
+                )
+            })?;
+            // Out of range, so draw anew: a reduction instead would favour some keys.
+            if let Ok(signing) = SigningKey::from_slice(scalar.as_ref()) {
+                return Ok(Self::new(signing));
+            }
+        }
+        Err(Error::new(
+            Kind::Sign,
+            "the operating system's random numbers are not random",
+        ))
+    }
+
+    /// Reads a key from a file, in [any of the formats](Self#which-keys).
+    ///
+    /// `password` opens an encrypted key; if the key is not encrypted, it is ignored. The file is read here and
+    /// now, with blocking I/O, and opening an encrypted key takes as long as its maker wished (often a tenth of
+    /// a second): load keys at start-up.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or as [`from_bytes`](Self::from_bytes). The text names the file.
+    ///
+    /// # Security
+    ///
+    /// The file's permissions are not looked at. A file over 64 KiB is refused, and not read to its end.
+    pub fn from_file(path: impl AsRef<Path>, password: Option<&str>) -> Result<Self, Error> {
+        load::from_file(path.as_ref(), password).map(Self::new)
+    }
+
+    /// Reads a key from memory, in [any of the formats](Self#which-keys).
+    ///
+    /// `password` opens an encrypted key; if the key is not encrypted, it is ignored.
+    ///
+    /// # Errors
+    ///
+    /// If there is no usable private key in `bytes` ([`Error::is_key`]); the text says what was found instead,
+    /// and for many formats how to convert it. [`Error::is_password_missing`] and
+    /// [`Error::is_password_wrong`] single out what a user can put right by typing.
+    pub fn from_bytes(bytes: impl AsRef<[u8]>, password: Option<&str>) -> Result<Self, Error> {
+        load::from_bytes(bytes.as_ref(), password).map(Self::new)
+    }
+
+    /// The private key as PKCS#8 in PEM (`-----BEGIN PRIVATE KEY-----`), as openssl writes it.
+    ///
+    /// # Errors
+    ///
+    /// If the key cannot leave its place. The keys of today all can.
+    ///
+    /// # Security
+    ///
+    /// The text is not encrypted. It is wiped from memory when it is dropped; copies of it are not.
+    pub fn to_pkcs8_pem(&self) -> Result<Zeroizing<String>, Error> {
+        let der = self
+            .inner
+            .signing
+            .to_pkcs8_der()
+            .map_err(|_| Error::key("the key cannot be written as PKCS#8"))?;
+        Ok(pem::encode("PRIVATE KEY", der.as_bytes()))
+    }
+
+    /// The algorithm that this key signs with.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        Algorithm::Es256
+    }
+
+    /// The public key as a JWK: the JSON text that stands in the header of every proof (RFC 9449, section 4.2).
+    ///
+    /// It has the required members and no others, in the order of RFC 7638, section 3:
+    /// `{"crv":"P-256","kty":"EC","x":"…","y":"…"}`.
+    #[must_use]
+    pub fn public_jwk(&self) -> &str {
+        &self.inner.public_jwk
+    }
+
+    /// The JWK thumbprint (RFC 7638) of the public key, by SHA-256, in base64url: the value of `dpop_jkt`
+    /// (RFC 9449, section 10) and of a token's `cnf.jkt` (section 6.1).
+    ///
+    /// Not secret, but it recognises the client.
+    #[must_use]
+    pub fn thumbprint(&self) -> &str {
+        &self.inner.thumbprint
+    }
+
+    /// The header of every proof of this key, in base64url: the first part of the JWS.
+    pub(crate) fn proof_header(&self) -> &str {
+        &self.inner.proof_header
+    }
+
+    /// Signs, and gives the signature as JWS wants it: `r` and `s`, 32 bytes each (RFC 7518, section 3.4).
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<[u8; 64], Error> {
+        let signature: Signature =
+            self.inner.signing.try_sign(message).map_err(|error| {
+                Error::with_source(Kind::Sign, "the proof was not signed", error)
+            })?;
+        Ok(signature.to_bytes().into())
+    }
+
+    fn new(signing: SigningKey) -> Self {
+        let (x, y) = jwk::coordinates(&signing);
+        let public_jwk = jwk::public_jwk(&x, &y);
+        let algorithm = Algorithm::Es256;
+        let header = format!(r#"{{"typ":"dpop+jwt","alg":"{algorithm}","jwk":{public_jwk}}}"#);
+        Self {
+            inner: Arc::new(Inner {
+                signing,
+                thumbprint: thumbprint_of(&x, &y),
+                proof_header: URL_SAFE_NO_PAD.encode(header),
+                public_jwk,
+            }),
+        }
+    }
+}
+
+impl PartialEq for DpopKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.thumbprint() == other.thumbprint()
+    }
+}
+
+impl Eq for DpopKey {}
+
+impl fmt::Debug for DpopKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DpopKey")
+            .field("algorithm", &self.algorithm())
+            .field("thumbprint", &self.thumbprint())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A signature algorithm, by its name in JOSE (RFC 7518, section 3.1).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// ECDSA with P-256 and SHA-256.
+    Es256,
+}
+
+impl Algorithm {
+    /// The name: the `alg` of a proof's header.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key of RFC 6979, A.2.5.
+    const KEY: &str = r#"{
+        "kty": "EC",
+        "crv": "P-256",
+        "x": "YP7UuiVanTHJYet0xjVtaMBJuJI7Yfps5mliLmDyn7Y",
+        "y": "eQP-EAi4vJmkGunpVii8ZPLxsgwtfp9Rd6PClNRGIpk",
+        "d": "ya-p2EW6dRZrXCFXZ7HWk05Qw9s26JsSe4piKxIPZyE"
+    }"#;
+
+    #[test]
+    fn signs_as_rfc_6979_does() -> Result<(), Error> {
+        let signature = DpopKey::from_bytes(KEY, None)?.sign(b"sample")?;
+        assert_eq!(
+            URL_SAFE_NO_PAD.encode(signature),
+            "79SLKqy2qP0RQN2c1F6B1p0sh3tWqvmRw00OqE6vNxb\
+             3yxyULWV8QdQ2x6G24p9l8-kA27mv9AZNxKsvhDrNqA"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn the_header_holds_the_public_key_only() -> Result<(), Error> {
+        let key = DpopKey::from_bytes(KEY, None)?;
+        let header = URL_SAFE_NO_PAD.encode(format!(
+            r#"{{"typ":"dpop+jwt","alg":"ES256","jwk":{}}}"#,
+            jwk::public_jwk(
+                "YP7UuiVanTHJYet0xjVtaMBJuJI7Yfps5mliLmDyn7Y",
+                "eQP-EAi4vJmkGunpVii8ZPLxsgwtfp9Rd6PClNRGIpk"
+            )
+        ));
+        assert_eq!(key.proof_header(), header);
+        Ok(())
+    }
+}

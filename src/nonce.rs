@@ -1,0 +1,257 @@
+//! The last nonce of each server (RFC 9449, sections 8 and 9).
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use http::{HeaderMap, HeaderName};
+
+pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// RFC 9449 sets no limit. Encrypted nonces of a few hundred bytes exist; more would only serve to fill
+/// our memory and every header after it.
+const MAX_NONCE_BYTES: usize = 2048;
+
+/// More servers than one client talks to. Whoever is pushed out costs one more challenge.
+const MAX_NONCES: usize = 256;
+
+/// All nonces together, so that 256 servers with long ones do not add up.
+const MAX_TOTAL_BYTES: usize = 256 * 1024;
+
+/// A nonce as a server gave it; opaque.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Nonce(Arc<str>);
+
+impl Nonce {
+    /// The nonce that an answer offers. Two headers must not occur, so two offer nothing; nor does a value
+    /// outside the grammar of RFC 9449, section 8.1 (NQCHAR).
+    pub(crate) fn offered(headers: &HeaderMap) -> Option<Self> {
+        let mut fields = headers.get_all(DPOP_NONCE).iter();
+        let field = fields.next()?;
+        if fields.next().is_some() || !(1..=MAX_NONCE_BYTES).contains(&field.len()) {
+            return None;
+        }
+        let valid = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if !field.as_bytes().iter().all(valid) {
+            return None;
+        }
+        Some(Self(field.to_str().ok()?.into()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A nonce is no secret, but it tells which session a log line belongs to.
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nonce(..)")
+    }
+}
+
+/// What a request is to the server it goes to. One origin can be both, with nonces that differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    AuthorizationServer,
+    ResourceServer,
+}
+
+/// The last nonce for each key, origin and role. Bounded: the one that was learned longest ago goes first.
+#[derive(Default)]
+pub(crate) struct NonceStore(RwLock<Nonces>);
+
+#[derive(Default)]
+struct Nonces {
+    by_origin: HashMap<Box<str>, Vec<Slot>>,
+    count: usize,
+    bytes: usize,
+    learned: u64,
+}
+
+/// Few for one origin: a role or two, a key or two.
+struct Slot {
+    thumbprint: Box<str>,
+    role: Role,
+    nonce: Nonce,
+    learned: u64,
+}
+
+impl NonceStore {
+    pub(crate) fn get(&self, thumbprint: &str, origin: &str, role: Role) -> Option<Nonce> {
+        let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let slots = nonces.by_origin.get(origin)?;
+        let slot = slots
+            .iter()
+            .find(|slot| slot.role == role && *slot.thumbprint == *thumbprint)?;
+        Some(slot.nonce.clone())
+    }
+
+    pub(crate) fn learn(&self, thumbprint: &str, origin: &str, role: Role, nonce: Nonce) {
+        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let nonces = &mut *guard;
+        nonces.learned += 1;
+        let learned = nonces.learned;
+        nonces.bytes += nonce.as_str().len();
+        let slots = match nonces.by_origin.get_mut(origin) {
+            Some(slots) => slots,
+            None => nonces.by_origin.entry(origin.into()).or_default(),
+        };
+        match slots
+            .iter_mut()
+            .find(|slot| slot.role == role && *slot.thumbprint == *thumbprint)
+        {
+            Some(slot) => {
+                nonces.bytes -= slot.nonce.as_str().len();
+                slot.nonce = nonce;
+                slot.learned = learned;
+            }
+            None => {
+                slots.push(Slot {
+                    thumbprint: thumbprint.into(),
+                    role,
+                    nonce,
+                    learned,
+                });
+                nonces.count += 1;
+            }
+        }
+        while nonces.count > MAX_NONCES || nonces.bytes > MAX_TOTAL_BYTES {
+            nonces.forget_oldest();
+        }
+    }
+}
+
+impl Nonces {
+    fn forget_oldest(&mut self) {
+        let age = |slots: &Vec<Slot>| slots.iter().map(|slot| slot.learned).min();
+        let Some(origin) = self
+            .by_origin
+            .iter()
+            .min_by_key(|(_, slots)| age(slots))
+            .map(|(origin, _)| origin.clone())
+        else {
+            return;
+        };
+        let Some(slots) = self.by_origin.get_mut(&origin) else {
+            return;
+        };
+        if let Some(oldest) = (0..slots.len()).min_by_key(|at| slots[*at].learned) {
+            self.bytes -= slots.swap_remove(oldest).nonce.as_str().len();
+            self.count -= 1;
+        }
+        if slots.is_empty() {
+            self.by_origin.remove(&origin);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn offered(value: &[u8]) -> Option<Nonce> {
+        let mut headers = HeaderMap::new();
+        headers.insert(DPOP_NONCE, HeaderValue::from_bytes(value).unwrap());
+        Nonce::offered(&headers)
+    }
+
+    #[test]
+    fn a_nonce_is_any_text_of_nqchar() {
+        let all: Vec<u8> = (0x21..=0x7e)
+            .filter(|b| ![b'"', b'\\'].contains(b))
+            .collect();
+        assert_eq!(offered(&all).unwrap().as_str().as_bytes(), all);
+        assert!(offered(b"x").is_some());
+        assert!(offered(&[b'x'; 2048]).is_some());
+        for bad in [
+            &b""[..],
+            b"a b",
+            b"a\"b",
+            b"a\\b",
+            b"a\xe9",
+            b"a\tb",
+            &[b'x'; 2049],
+        ] {
+            assert!(offered(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn two_nonces_are_none() {
+        let mut headers = HeaderMap::new();
+        headers.append(DPOP_NONCE, HeaderValue::from_static("a"));
+        headers.append(DPOP_NONCE, HeaderValue::from_static("a"));
+        assert_eq!(Nonce::offered(&headers), None);
+    }
+
+    #[test]
+    fn a_million_origins_keep_256_nonces() {
+        let store = NonceStore::default();
+        for n in 0..10_000 {
+            let origin = format!("https://{n}.example");
+            store.learn(
+                "key",
+                &origin,
+                Role::ResourceServer,
+                Nonce("n".repeat(2048).into()),
+            );
+        }
+        let nonces = store.0.read().unwrap();
+        assert!(nonces.count <= MAX_NONCES && nonces.bytes <= MAX_TOTAL_BYTES);
+        assert_eq!(
+            nonces.count,
+            nonces.by_origin.values().map(Vec::len).sum::<usize>()
+        );
+        let bytes = nonces
+            .by_origin
+            .values()
+            .flatten()
+            .map(|slot| slot.nonce.as_str().len());
+        assert_eq!(nonces.bytes, bytes.sum::<usize>());
+        drop(nonces);
+        assert!(
+            store
+                .get("key", "https://9999.example", Role::ResourceServer)
+                .is_some()
+        );
+        assert!(
+            store
+                .get("key", "https://1.example", Role::ResourceServer)
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn key_origin_and_role_are_kept_apart() {
+        let store = NonceStore::default();
+        let nonce = |text: &str| Nonce(text.into());
+        store.learn("k1", "https://a", Role::ResourceServer, nonce("1"));
+        store.learn("k2", "https://a", Role::ResourceServer, nonce("2"));
+        store.learn("k1", "https://a", Role::AuthorizationServer, nonce("3"));
+        store.learn("k1", "https://a:8443", Role::ResourceServer, nonce("4"));
+        store.learn("k1", "https://a", Role::ResourceServer, nonce("5"));
+        let get = |key, origin, role| store.get(key, origin, role).map(|n| n.as_str().to_owned());
+        assert_eq!(
+            get("k1", "https://a", Role::ResourceServer).as_deref(),
+            Some("5")
+        );
+        assert_eq!(
+            get("k2", "https://a", Role::ResourceServer).as_deref(),
+            Some("2")
+        );
+        assert_eq!(
+            get("k1", "https://a", Role::AuthorizationServer).as_deref(),
+            Some("3")
+        );
+        assert_eq!(
+            get("k1", "https://a:8443", Role::ResourceServer).as_deref(),
+            Some("4")
+        );
+        assert_eq!(get("k2", "https://a", Role::AuthorizationServer), None);
+        assert_eq!(store.0.read().unwrap().count, 4);
+    }
+}

@@ -1,0 +1,372 @@
+//! Origins (RFC 6454) and the `htu` claim (RFC 9449, section 4.2). Pure: no clock, no network.
+//!
+//! What is *emitted* is canonical but keeps the path's bytes, because servers exist that compare `htu` byte
+//! by byte with the path they were asked for. What is *compared*, on the server's side, is normalised in
+//! full (RFC 3986, 6.2.2 and 6.2.3), as RFC 9449, section 4.3 recommends.
+
+use std::{fmt, net::Ipv4Addr, net::Ipv6Addr, str::FromStr, sync::Arc};
+
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+
+use crate::error::{Error, Kind};
+
+/// Scheme, host and port of a server: `https://api.example.com`, `http://127.0.0.1:8080`.
+///
+/// Canonical: scheme and host are in lower case and the scheme's default port is left out, so two origins
+/// are equal exactly when they mean the same server.
+///
+/// ```
+/// use tower_dpop::Origin;
+///
+/// let origin: Origin = "HTTPS://API.Example.com:443/".parse()?;
+/// assert_eq!(origin.as_str(), "https://api.example.com");
+/// assert!("https://api.example.com/v1".parse::<Origin>().is_err(), "an origin has no path");
+/// # Ok::<(), tower_dpop::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin(Arc<str>);
+
+impl Origin {
+    /// The origin as text, without a trailing slash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What may be reached by plain http without harm: https, or a host that never leaves this machine.
+    pub(crate) fn is_secure(&self) -> bool {
+        is_secure(&self.0)
+    }
+}
+
+impl FromStr for Origin {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// [`Error::is_config`] for anything but scheme (`http` or `https`), host and port.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let uri: Uri = text.parse().map_err(|_| {
+            Error::config(format!(
+                "`{}` is no origin: expected scheme, host and port, such as `https://api.example.com`",
+                printable(text)
+            ))
+        })?;
+        // `http::Uri` drops a fragment in silence, so it is looked for in the text.
+        if !matches!(uri.path(), "" | "/") || text.contains(['?', '#']) {
+            return Err(Error::config(format!(
+                "`{}` is no origin: it has a path, a query or a fragment; expected scheme, host and \
+                 port alone, such as `https://api.example.com`",
+                printable(text)
+            )));
+        }
+        if text.contains('@') {
+            return Err(Error::config(
+                "an origin has no user information (the part before `@`): leave it out",
+            ));
+        }
+        let target = Target::new(&uri, None)?;
+        Ok(Self(target.origin().into()))
+    }
+}
+
+impl TryFrom<&str> for Origin {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl AsRef<str> for Origin {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Origin({})", self.0)
+    }
+}
+
+/// Where a request goes: its `htu`, the first part of which is its origin.
+#[derive(Debug)]
+pub(crate) struct Target {
+    htu: String,
+    origin_len: usize,
+}
+
+impl Target {
+    /// The target of a request for `uri`; `default` is the origin of a path-only URI.
+    pub(crate) fn new(uri: &Uri, default: Option<&Origin>) -> Result<Self, Error> {
+        let mut htu = String::with_capacity(128);
+        match (uri.scheme(), uri.authority(), default) {
+            (Some(scheme), Some(authority), _) => push_origin(&mut htu, scheme, authority)?,
+            (None, None, Some(origin)) => htu.push_str(origin.as_str()),
+            (None, None, None) => {
+                return Err(Error::new(
+                    Kind::MissingOrigin,
+                    "the request's URI is a path without scheme and host, so no proof can name its target: \
+                     set the server's with `DpopLayer::origin`",
+                ));
+            }
+            _ => {
+                return Err(Error::config(
+                    "the request's URI has a host but no scheme: write it as `https://host/path`",
+                ));
+            }
+        }
+        let origin_len = htu.len();
+        match uri.path() {
+            // The empty path is sent as `/`; the asterisk form stands for the empty path
+            // (RFC 9110, 4.2.3 and 7.1).
+            "" | "*" => htu.push('/'),
+            path => htu.push_str(path),
+        }
+        Ok(Self { htu, origin_len })
+    }
+
+    /// The `htu` claim.
+    pub(crate) fn htu(&self) -> &str {
+        &self.htu
+    }
+
+    /// The origin, in the form of [`Origin::as_str`].
+    pub(crate) fn origin(&self) -> &str {
+        &self.htu[..self.origin_len]
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        is_secure(self.origin())
+    }
+
+    /// Makes the host on the wire the one that was signed. A server that compares byte by byte would
+    /// otherwise refuse a proof for `api.example` in a request to `API.example` (RFC 9449, 4.3, 9).
+    pub(crate) fn canonicalize(&self, uri: &mut Uri) {
+        let canonical = self.origin().split_once("://").map(|(_, host)| host);
+        let Some((authority, canonical)) = uri.authority().zip(canonical) else {
+            return;
+        };
+        if authority.as_str() == canonical {
+            return;
+        }
+        let mut parts = uri.clone().into_parts();
+        if let Ok(authority) = canonical.parse() {
+            parts.authority = Some(authority);
+            if let Ok(rebuilt) = Uri::from_parts(parts) {
+                *uri = rebuilt;
+            }
+        }
+    }
+}
+
+fn push_origin(out: &mut String, scheme: &Scheme, authority: &Authority) -> Result<(), Error> {
+    let default_port = match scheme {
+        s if *s == Scheme::HTTPS => 443,
+        s if *s == Scheme::HTTP => 80,
+        _ => {
+            return Err(Error::config(
+                "the scheme is neither `https` nor `http`: a DPoP proof is for HTTP requests",
+            ));
+        }
+    };
+    let host = authority.host();
+    if host.is_empty() {
+        return Err(Error::config("the URI has no host"));
+    }
+    let before_port = authority.as_str().rfind(host).unwrap_or_default() + host.len();
+    let port = match authority.as_str()[before_port..].trim_start_matches(':') {
+        "" => None,
+        digits => Some(
+            digits
+                .parse::<u16>()
+                .map_err(|_| Error::config("the URI's port is no number between 0 and 65535"))?,
+        ),
+    };
+    out.push_str(scheme.as_str());
+    out.push_str("://");
+    let host_at = out.len();
+    out.push_str(host);
+    out[host_at..].make_ascii_lowercase();
+    if let Some(port) = port.filter(|port| *port != default_port) {
+        out.push(':');
+        out.push_str(&port.to_string());
+    }
+    Ok(())
+}
+
+/// https, or a host that never leaves this machine. Takes an origin in its canonical form.
+fn is_secure(origin: &str) -> bool {
+    let Some(rest) = origin.strip_prefix("http://") else {
+        return true;
+    };
+    if let Some(v6) = rest.strip_prefix('[') {
+        let address = v6.split(']').next().unwrap_or_default();
+        return address.parse::<Ipv6Addr>().is_ok_and(|a| a.is_loopback());
+    }
+    let host = rest.split(':').next().unwrap_or_default();
+    host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
+}
+
+/// Whether a proof's `htu` names the target of a request, "ignoring any query and fragment parts" on both
+/// sides and after normalisation (RFC 9449, section 4.3, item 9).
+pub(crate) fn same_target(request: &str, htu: &str) -> bool {
+    match (normalize(request), normalize(htu)) {
+        (Some(request), Some(htu)) => request == htu,
+        _ => false,
+    }
+}
+
+/// The normal form of an http(s) URI without query and fragment, or none if it is no such URI. User
+/// information is no part of an `htu` (RFC 9110, 4.2.4), so a URI with it has none.
+fn normalize(text: &str) -> Option<String> {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let uri: Uri = text.parse().ok()?;
+    if uri.authority()?.as_str().contains('@') {
+        return None;
+    }
+    let target = Target::new(&uri, None).ok()?;
+    let path = remove_dot_segments(&normalize_percent(&target.htu[target.origin_len..]));
+    Some(format!("{}{path}", target.origin()))
+}
+
+/// Upper-case hexadecimal digits, and no encoding where none is needed (RFC 3986, 6.2.2.1 and 6.2.2.2).
+fn normalize_percent(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let byte = rest
+            .get(1..3)
+            .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match byte {
+            Some(b) if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => out.push(char::from(b)),
+            Some(_) => out.push_str(&rest[..3].to_ascii_uppercase()),
+            None => {
+                out.push('%');
+                rest = &rest[1..];
+                continue;
+            }
+        }
+        rest = &rest[3..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// RFC 3986, 5.2.4 for a path that starts with `/`.
+fn remove_dot_segments(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                // A dot segment at the end leaves the slash before it.
+                if last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+/// The start of a text that a user gave, fit for one line of an error.
+pub(crate) fn printable(text: &str) -> String {
+    const SHOWN: usize = 100;
+    let mut out: String = text
+        .chars()
+        .take(SHOWN)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    if text.chars().nth(SHOWN).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secure(origin: &str) -> bool {
+        origin.parse::<Origin>().unwrap().is_secure()
+    }
+
+    #[test]
+    fn plain_http_is_secure_on_loopback_only() {
+        for origin in [
+            "https://api.example.com",
+            "http://localhost:1",
+            "http://127.0.0.1",
+            "http://127.9.8.7:80",
+            "http://[::1]:9",
+        ] {
+            assert!(secure(origin), "{origin}");
+        }
+        for origin in [
+            "http://api.example.com",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+            "http://10.0.0.1",
+            "http://[::2]",
+            "http://0.0.0.0",
+            "http://127.1.example",
+        ] {
+            assert!(!secure(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn bad_origins_say_why() {
+        for (text, word) in [
+            ("", "no origin"),
+            ("api.example.com", "scheme"),
+            ("ftp://api.example.com", "neither"),
+            ("https://api.example.com/v1", "path"),
+            ("https://api.example.com?x", "query"),
+            ("https://api.example.com/#x", "fragment"),
+            ("https://user:pw@api.example.com", "user information"),
+            ("https://api.example.com:99999", "port"),
+            ("/only/a/path", "path"),
+        ] {
+            let error = text.parse::<Origin>().unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+            assert!(!error.contains("pw"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_host_on_the_wire_is_the_one_that_was_signed() {
+        for (wire, canonical) in [
+            ("https://RS.Example/a?x", "https://rs.example/a?x"),
+            ("https://rs.example:443/a", "https://rs.example/a"),
+            ("https://user:pw@rs.example/a", "https://rs.example/a"),
+            (
+                "https://rs.example:8443/A%2f?y=%7E",
+                "https://rs.example:8443/A%2f?y=%7E",
+            ),
+        ] {
+            let mut uri: Uri = wire.parse().unwrap();
+            Target::new(&uri, None).unwrap().canonicalize(&mut uri);
+            assert_eq!(uri, canonical, "{wire}");
+        }
+    }
+}

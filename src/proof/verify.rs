@@ -1,0 +1,347 @@
+//! Checking a proof, as a server does (RFC 9449, section 4.3).
+
+use std::{fmt, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use ecdsa::signature::Verifier as _;
+use http::{HeaderMap, Method};
+use p256::{
+    Sec1Point,
+    ecdsa::{Signature, VerifyingKey},
+};
+use serde_json::{Map, Value};
+
+use super::{DPOP, json};
+use crate::{key, origin};
+
+/// How old a proof may be, unless [`Check::window`] says otherwise: long enough for a slow network and a
+/// clock that is a little off, short enough for a bounded memory of used `jti`s.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// How far in the future a proof may be dated. FAPI 2.0 asks servers to accept 10 s and to refuse 60 s.
+const MAX_AHEAD: Duration = Duration::from_secs(10);
+
+/// A header of hyper's default size has room for more, an honest proof does not need it.
+const MAX_PROOF_BYTES: usize = 16 * 1024;
+
+/// Servers remember the `jti` of every proof they saw, so its length is theirs to bound (RFC 9449, 11.1).
+const MAX_JTI_BYTES: usize = 512;
+
+/// Members of a JWK that hold private or symmetric key material.
+const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// What a proof is checked against: the request that carried it, the time, and what the server knows.
+///
+/// The check is pure. It does not remember `jti`s: a server does that with [`ValidProof::jti`] and
+/// [`ValidProof::thumbprint`] as the key (never the proof's text: the same claims can be written, and
+/// signed, in more than one way).
+#[derive(Debug, Clone)]
+pub struct Check<'a> {
+    method: &'a Method,
+    url: &'a str,
+    now: u64,
+    max_age: Duration,
+    max_ahead: Duration,
+    bound: Option<(&'a str, &'a str)>,
+    nonces: Option<&'a [String]>,
+}
+
+impl<'a> Check<'a> {
+    /// A check for a request with `method` to `url`, which is absolute, at `now` in seconds since 1970.
+    #[must_use]
+    pub fn new(method: &'a Method, url: &'a str, now: u64) -> Self {
+        Self {
+            method,
+            url,
+            now,
+            max_age: MAX_AGE,
+            max_ahead: MAX_AHEAD,
+            bound: None,
+            nonces: None,
+        }
+    }
+
+    /// The access token that the request carried, and the thumbprint of the key it is bound to (`cnf.jkt`).
+    /// Without this call the proof must not hold an `ath` claim that a token would need; it is not asked for.
+    #[must_use]
+    pub fn access_token(mut self, token: &'a str, thumbprint: &'a str) -> Self {
+        self.bound = Some((token, thumbprint));
+        self
+    }
+
+    /// Asks for a nonce: one of `nonces`. Without this call any nonce, or none, is accepted.
+    #[must_use]
+    pub fn nonces(mut self, nonces: &'a [String]) -> Self {
+        self.nonces = Some(nonces);
+        self
+    }
+
+    /// How old a proof may be (60 s unless set), and how far ahead of our clock (10 s unless set).
+    #[must_use]
+    pub fn window(mut self, max_age: Duration, max_ahead: Duration) -> Self {
+        self.max_age = max_age;
+        self.max_ahead = max_ahead;
+        self
+    }
+
+    /// Checks the proof in the `DPoP` header of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidProof`] says which rule was broken and which error code answers it.
+    pub fn verify(&self, headers: &HeaderMap) -> Result<ValidProof, InvalidProof> {
+        let mut fields = headers.get_all(DPOP).iter();
+        let field = fields
+            .next()
+            .ok_or(InvalidProof::proof("there is no DPoP header"))?;
+        if fields.next().is_some() {
+            return Err(InvalidProof::proof("there is more than one DPoP header"));
+        }
+        let proof = field
+            .to_str()
+            .map_err(|_| InvalidProof::proof("the DPoP header holds more than ASCII"))?;
+        self.verify_proof(proof)
+    }
+
+    /// Checks a proof that was taken out of its header.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn verify_proof(&self, proof: &str) -> Result<ValidProof, InvalidProof> {
+        if proof.len() > MAX_PROOF_BYTES {
+            return Err(InvalidProof::proof("the proof is too long"));
+        }
+        let parts: Vec<&str> = proof.split('.').collect();
+        let [header, claims, signature] = parts[..] else {
+            return Err(InvalidProof::proof("the proof is no JWS of three parts"));
+        };
+        let signed = &proof[..header.len() + 1 + claims.len()];
+        let header = decode_object(header).ok_or(InvalidProof::proof(
+            "the proof's header is no base64url JSON object",
+        ))?;
+        let claims = decode_object(claims).ok_or(InvalidProof::proof(
+            "the proof's claims are no base64url JSON object",
+        ))?;
+
+        let thumbprint = verify_signature(&header, signed, signature)?;
+        self.verify_claims(&claims, thumbprint)
+    }
+
+    fn verify_claims(
+        &self,
+        claims: &Map<String, Value>,
+        thumbprint: String,
+    ) -> Result<ValidProof, InvalidProof> {
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        let jti = text("jti")
+            .filter(|jti| (1..=MAX_JTI_BYTES).contains(&jti.len()))
+            .ok_or(InvalidProof::proof(
+                "`jti` is missing, empty, too long or no string",
+            ))?;
+        let htm = text("htm").ok_or(InvalidProof::proof("`htm` is missing or no string"))?;
+        if htm != self.method.as_str() {
+            return Err(InvalidProof::proof(
+                "`htm` is not the method of this request",
+            ));
+        }
+        let htu = text("htu").ok_or(InvalidProof::proof("`htu` is missing or no string"))?;
+        if !origin::same_target(self.url, htu) {
+            return Err(InvalidProof::proof(
+                "`htu` is not the target of this request",
+            ));
+        }
+        let iat = claims
+            .get("iat")
+            .and_then(Value::as_f64)
+            .ok_or(InvalidProof::proof("`iat` is missing or no number"))?;
+        // Exact for every second of the next hundred million years.
+        #[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
+        let age = self.now as f64 - iat;
+        if age > self.max_age.as_secs_f64() {
+            return Err(InvalidProof::proof("`iat` is too long ago"));
+        }
+        if -age > self.max_ahead.as_secs_f64() {
+            return Err(InvalidProof::proof("`iat` is in the future"));
+        }
+        let nonce = match claims.get("nonce") {
+            None => None,
+            Some(Value::String(nonce)) => Some(nonce),
+            Some(_) => return Err(InvalidProof::proof("`nonce` is no string")),
+        };
+        if let Some(known) = self.nonces {
+            let nonce = nonce.ok_or(InvalidProof::nonce("the proof has no nonce"))?;
+            if !known.contains(nonce) {
+                return Err(InvalidProof::nonce(
+                    "the proof's nonce is not one of ours, or too old",
+                ));
+            }
+        }
+        if let Some((token, bound_to)) = self.bound {
+            let ath = text("ath").ok_or(InvalidProof::proof("`ath` is missing or no string"))?;
+            if ath != super::ath(token) {
+                return Err(InvalidProof::proof(
+                    "`ath` is not the hash of the access token",
+                ));
+            }
+            if thumbprint != bound_to {
+                return Err(InvalidProof {
+                    code: "invalid_token",
+                    reason: "the access token is bound to another key than the proof's",
+                });
+            }
+        }
+        Ok(ValidProof {
+            thumbprint,
+            jti: jti.to_owned(),
+            issued_at: iat,
+            nonce: nonce.cloned(),
+            has_ath: claims.contains_key("ath"),
+        })
+    }
+}
+
+/// Checks header and signature; returns the thumbprint of the key that signed.
+fn verify_signature(
+    header: &Map<String, Value>,
+    signed: &str,
+    signature: &str,
+) -> Result<String, InvalidProof> {
+    if header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
+        return Err(InvalidProof::proof("`typ` is not dpop+jwt"));
+    }
+    if header.contains_key("crit") {
+        return Err(InvalidProof::proof(
+            "`crit` names an extension that nobody here knows",
+        ));
+    }
+    if header.get("alg").and_then(Value::as_str) != Some("ES256") {
+        return Err(InvalidProof::proof("`alg` is not ES256"));
+    }
+    let jwk = header
+        .get("jwk")
+        .and_then(Value::as_object)
+        .ok_or(InvalidProof::proof("`jwk` is missing or no object"))?;
+    if PRIVATE_MEMBERS
+        .iter()
+        .any(|member| jwk.contains_key(*member))
+    {
+        return Err(InvalidProof::proof("`jwk` holds a private key"));
+    }
+    let member = |name: &str| jwk.get(name).and_then(Value::as_str);
+    if member("kty") != Some("EC") || member("crv") != Some("P-256") {
+        return Err(InvalidProof::proof("`jwk` is no P-256 key"));
+    }
+    let no_point = InvalidProof::proof("`jwk` is no point of P-256");
+    let (x, y) = member("x").zip(member("y")).ok_or(no_point)?;
+    let (Ok(x_bytes), Ok(y_bytes)) = (decode_32(x), decode_32(y)) else {
+        return Err(no_point);
+    };
+    let point = Sec1Point::from_affine_coordinates(&x_bytes.into(), &y_bytes.into(), false);
+    let verifying_key = VerifyingKey::from_sec1_point(&point).map_err(|_| no_point)?;
+    let no_signature = InvalidProof::proof("the signature is not that of the key in `jwk`");
+    let signature = BASE64URL.decode(signature).map_err(|_| no_signature)?;
+    let signature = Signature::from_slice(&signature).map_err(|_| no_signature)?;
+    verifying_key
+        .verify(signed.as_bytes(), &signature)
+        .map_err(|_| no_signature)?;
+    Ok(key::thumbprint_of(x, y))
+}
+
+fn decode_object(part: &str) -> Option<Map<String, Value>> {
+    json::object(&BASE64URL.decode(part).ok()?)
+}
+
+fn decode_32(text: &str) -> Result<[u8; 32], ()> {
+    BASE64URL
+        .decode(text)
+        .map_err(drop)?
+        .try_into()
+        .map_err(drop)
+}
+
+/// What a proof that passed every check says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidProof {
+    thumbprint: String,
+    jti: String,
+    issued_at: f64,
+    nonce: Option<String>,
+    has_ath: bool,
+}
+
+impl ValidProof {
+    /// The RFC 7638 thumbprint of the key that signed.
+    #[must_use]
+    pub fn thumbprint(&self) -> &str {
+        &self.thumbprint
+    }
+
+    /// The proof's unique identifier; at most 512 bytes.
+    #[must_use]
+    pub fn jti(&self) -> &str {
+        &self.jti
+    }
+
+    /// When it was signed, in seconds since 1970.
+    #[must_use]
+    pub fn issued_at(&self) -> f64 {
+        self.issued_at
+    }
+
+    /// The server's nonce, if the proof has one.
+    #[must_use]
+    pub fn nonce(&self) -> Option<&str> {
+        self.nonce.as_deref()
+    }
+
+    /// Whether the proof was made for some access token. One for an authorization server is not.
+    #[must_use]
+    pub fn has_ath(&self) -> bool {
+        self.has_ath
+    }
+}
+
+/// A proof that breaks a rule of RFC 9449, section 4.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidProof {
+    code: &'static str,
+    reason: &'static str,
+}
+
+impl InvalidProof {
+    fn proof(reason: &'static str) -> Self {
+        Self {
+            code: "invalid_dpop_proof",
+            reason,
+        }
+    }
+
+    fn nonce(reason: &'static str) -> Self {
+        Self {
+            code: "use_dpop_nonce",
+            reason,
+        }
+    }
+
+    /// The `error` that answers it: `invalid_dpop_proof`, `use_dpop_nonce` or, for a token that is bound to
+    /// another key, `invalid_token` (RFC 9449, sections 5, 7.1 and 8).
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The rule that was broken, fit for `error_description`.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
+impl fmt::Display for InvalidProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason)
+    }
+}
+
+impl std::error::Error for InvalidProof {}

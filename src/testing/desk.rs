@@ -1,0 +1,251 @@
+//! What both servers have in common: their clock, their record, their orders, and how they check a proof.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, request::Parts};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    nonces::{NonceBook, Nonces},
+    recorded::Recorded,
+    used_proofs::UsedProofs,
+};
+use crate::{
+    nonce::DPOP_NONCE,
+    proof::{Check, InvalidProof, ValidProof},
+};
+
+/// How old a proof may be: as long as it is remembered, so that none is accepted twice.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// How far in the future a proof may be dated. FAPI 2.0 asks servers to accept 10 s and to refuse 60 s.
+const MAX_AHEAD: Duration = Duration::from_secs(10);
+
+/// 9999-12-31T23:59:59Z, the last second that a `Date` header can tell, in seconds since 1970.
+const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
+
+/// A poisoned lock is one whose holder panicked; what it guards here is whole between any two statements.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An answer that the test ordered, in place of the server's own.
+#[derive(Clone)]
+pub(super) enum Order {
+    Exactly(Response<Bytes>),
+    Challenge(Option<HeaderValue>),
+}
+
+/// What a request met when it arrived.
+pub(super) struct Arrival {
+    /// Its place in the record.
+    pub(super) number: usize,
+    pub(super) order: Option<Order>,
+    pub(super) delay: Duration,
+}
+
+/// A broken rule: the error code that answers it, and its name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    pub(super) code: &'static str,
+    pub(super) reason: &'static str,
+}
+
+impl Fault {
+    pub(super) fn proof(reason: &'static str) -> Self {
+        Self { code: "invalid_dpop_proof", reason }
+    }
+}
+
+impl From<InvalidProof> for Fault {
+    fn from(invalid: InvalidProof) -> Self {
+        Self { code: invalid.code(), reason: invalid.reason() }
+    }
+}
+
+pub(super) struct Desk {
+    origin: String,
+    random: Random,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// In seconds.
+    clock_offset: i64,
+    delay: Duration,
+    /// In order of their giving, with the number of requests that each is still for.
+    orders: VecDeque<(usize, Order)>,
+    nonces: NonceBook,
+    used_proofs: UsedProofs,
+    requests: Vec<Recorded>,
+}
+
+impl State {
+    fn now(&self) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let offset = Duration::from_secs(self.clock_offset.unsigned_abs());
+        if self.clock_offset < 0 {
+            now.saturating_sub(offset)
+        } else {
+            now.saturating_add(offset).min(END_OF_TIME)
+        }
+    }
+}
+
+impl Desk {
+    pub(super) fn new(origin: String) -> io::Result<Self> {
+        let random = Random::new()?;
+        let state = State {
+            clock_offset: 0,
+            delay: Duration::ZERO,
+            orders: VecDeque::new(),
+            nonces: NonceBook::new(Nonces::off(), Duration::ZERO, &random),
+            used_proofs: UsedProofs::default(),
+            requests: Vec::new(),
+        };
+        Ok(Self { origin, random, state: Mutex::new(state) })
+    }
+
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    pub(super) fn random(&self) -> &Random {
+        &self.random
+    }
+
+    /// The server's time since 1970.
+    pub(super) fn now(&self) -> Duration {
+        lock(&self.state).now()
+    }
+
+    pub(super) fn set_clock_offset(&self, seconds: i64) {
+        lock(&self.state).clock_offset = seconds;
+    }
+
+    pub(super) fn set_delay(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
+    pub(super) fn set_nonces(&self, nonces: Nonces) {
+        let mut state = lock(&self.state);
+        state.nonces = NonceBook::new(nonces, state.now(), &self.random);
+    }
+
+    pub(super) fn rotate_nonce(&self) {
+        lock(&self.state).nonces.rotate(&self.random);
+    }
+
+    pub(super) fn order(&self, times: usize, order: Order) {
+        if times > 0 {
+            lock(&self.state).orders.push_back((times, order));
+        }
+    }
+
+    pub(super) fn requests(&self) -> Vec<Recorded> {
+        lock(&self.state).requests.clone()
+    }
+
+    /// A request's head is here. Record and orders are one step, so that the first order is for the first
+    /// request in the record.
+    pub(super) fn arrived(&self, head: &Parts) -> Arrival {
+        let mut state = lock(&self.state);
+        let number = state.requests.len();
+        state.requests.push(Recorded::new(head));
+        let order = state.orders.front_mut().map(|(times, order)| {
+            *times -= 1;
+            (*times == 0, order.clone())
+        });
+        if let Some((true, _)) = order {
+            state.orders.pop_front();
+        }
+        Arrival { number, order: order.map(|(_, order)| order), delay: state.delay }
+    }
+
+    /// The whole body of a request is here.
+    pub(super) fn read(&self, number: usize, body: Bytes) {
+        if let Some(recorded) = lock(&self.state).requests.get_mut(number) {
+            recorded.body = body;
+        }
+    }
+
+    pub(super) fn decided(&self, number: usize, status: StatusCode, refused: Option<&'static str>) {
+        if let Some(recorded) = lock(&self.state).requests.get_mut(number) {
+            recorded.status = Some(status);
+            recorded.refused = refused;
+        }
+    }
+
+    /// All checks of RFC 9449, section 4.3. `bound` is the access token and the thumbprint of its key; a
+    /// request to an authorization server has none.
+    pub(super) fn check_proof(
+        &self,
+        head: &Parts,
+        url: &str,
+        bound: Option<(&str, &str)>,
+    ) -> Result<ValidProof, Fault> {
+        let mut state = lock(&self.state);
+        let now = state.now();
+        let mut check = Check::new(&head.method, url, now.as_secs()).window(MAX_AGE, MAX_AHEAD);
+        if let Some((token, thumbprint)) = bound {
+            check = check.access_token(token, thumbprint);
+        }
+        let proof = check.verify(&head.headers)?;
+        if bound.is_none() && proof.has_ath() {
+            return Err(Fault::proof("`ath` has no place here: the request carries no access token"));
+        }
+        // Every right proof counts as used, even one that lacks the nonce: the next must have a `jti` of
+        // its own, with or without a challenge in between (RFC 9449, 4.2). The challenge itself comes first
+        // nevertheless: the client can always answer it, and a nonce that is good once is taken only from a
+        // proof that is right in all else.
+        let first = state.used_proofs.insert(&proof, now);
+        state.nonces.judge(proof.nonce(), now, &self.random)?;
+        if !first {
+            return Err(Fault::proof("`jti` was used before"));
+        }
+        Ok(proof)
+    }
+
+    /// Adds the nonce that the policy gives with this answer, if any.
+    pub(super) fn offer_nonce(&self, response: &mut Response<Bytes>) {
+        let mut state = lock(&self.state);
+        let now = state.now();
+        let offered = state.nonces.offer(response.status().is_success(), now, &self.random);
+        // Base64url is always a header value.
+        if let Some(Ok(nonce)) = offered.map(HeaderValue::try_from) {
+            response.headers_mut().insert(DPOP_NONCE, nonce);
+        }
+    }
+}
+
+/// Unpredictable texts from one draw of the operating system's random numbers: what could fail has failed
+/// before the server runs.
+pub(super) struct Random {
+    secret: [u8; 32],
+    count: AtomicU64,
+}
+
+impl Random {
+    fn new() -> io::Result<Self> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(io::Error::other)?;
+        Ok(Self { secret, count: AtomicU64::new(0) })
+    }
+
+    /// 256 bits in base64url. No two are the same, and none tells another.
+    pub(super) fn text(&self) -> String {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let hash = Sha256::new().chain_update(self.secret).chain_update(count.to_be_bytes());
+        BASE64URL.encode(hash.finalize())
+    }
+}

@@ -1,0 +1,165 @@
+//! When a server asks for a nonce, and for which (RFC 9449, sections 8 and 9).
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::desk::{Fault, Random};
+
+/// One-time nonces that were given and not used yet. More requests in parallel than this are challenged
+/// once more, and nothing grows without bound.
+const MAX_UNUSED: usize = 4096;
+
+/// A turn takes some time, or the nonce that an answer gives would never be good.
+const MIN_TURN: Duration = Duration::from_millis(1);
+
+/// A server's policy for nonces. All but [`off`](Self::off) refuse a proof without a good nonce with
+/// `use_dpop_nonce`, and send a nonce with every answer, unless [`only_in_errors`](Self::only_in_errors).
+#[derive(Debug, Clone)]
+pub struct Nonces {
+    policy: Policy,
+    only_in_errors: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Policy {
+    Off,
+    Required,
+    OneTime,
+    Rotating(Duration),
+    Endless,
+}
+
+impl Nonces {
+    fn new(policy: Policy) -> Self {
+        Self { policy, only_in_errors: false }
+    }
+
+    /// No nonces, as a server starts. A proof that has one is refused with `invalid_dpop_proof`, since it can
+    /// only be another server's; some servers in the field do the same. Hence a client that learned a nonce
+    /// before the server is switched to this policy is refused, too.
+    #[must_use]
+    pub fn off() -> Self {
+        Self::new(Policy::Off)
+    }
+
+    /// One nonce, good until `rotate_nonce` of the server; from then on only the new one is.
+    #[must_use]
+    pub fn required() -> Self {
+        Self::new(Policy::Required)
+    }
+
+    /// Each nonce is good for one request, and each answer gives a new one. `rotate_nonce` of the server
+    /// takes back all that were not used.
+    #[must_use]
+    pub fn one_time() -> Self {
+        Self::new(Policy::OneTime)
+    }
+
+    /// A new nonce whenever `every` has passed by the server's clock (`clock_offset` moves it), or at
+    /// `rotate_nonce` of the server. The current and the previous one are good.
+    #[must_use]
+    pub fn rotating(every: Duration) -> Self {
+        Self::new(Policy::Rotating(every.max(MIN_TURN)))
+    }
+
+    /// A new nonce with every answer, none of which is ever good: a broken server, which a client must stop
+    /// asking.
+    #[must_use]
+    pub fn endless() -> Self {
+        Self::new(Policy::Endless)
+    }
+
+    /// Nonces come with refusals only, not with successful answers.
+    #[must_use]
+    pub fn only_in_errors(mut self) -> Self {
+        self.only_in_errors = true;
+        self
+    }
+}
+
+/// A policy at work.
+pub(super) struct NonceBook {
+    nonces: Nonces,
+    current: String,
+    previous: Option<String>,
+    /// When the current nonce became that, by the server's clock.
+    turned: Duration,
+    unused: VecDeque<String>,
+}
+
+impl NonceBook {
+    pub(super) fn new(nonces: Nonces, now: Duration, random: &Random) -> Self {
+        Self { nonces, current: random.text(), previous: None, turned: now, unused: VecDeque::new() }
+    }
+
+    pub(super) fn rotate(&mut self, random: &Random) {
+        let old = std::mem::replace(&mut self.current, random.text());
+        self.previous = Some(old);
+        self.unused.clear();
+    }
+
+    /// Whether a proof's nonce is good. A one-time nonce is used up by that.
+    pub(super) fn judge(
+        &mut self,
+        nonce: Option<&str>,
+        now: Duration,
+        random: &Random,
+    ) -> Result<(), Fault> {
+        self.turn(now, random);
+        if let Policy::Off = self.nonces.policy {
+            return match nonce {
+                None => Ok(()),
+                Some(_) => Err(Fault::proof("this server gave no nonce: the proof's is from elsewhere")),
+            };
+        }
+        let challenge = |reason| Fault { code: "use_dpop_nonce", reason };
+        let nonce = nonce.ok_or_else(|| challenge("the proof has no nonce"))?;
+        let good = match self.nonces.policy {
+            Policy::Off | Policy::Endless => false,
+            Policy::Required => nonce == self.current,
+            Policy::Rotating(_) => nonce == self.current || Some(nonce) == self.previous.as_deref(),
+            Policy::OneTime => {
+                let place = self.unused.iter().position(|unused| unused == nonce);
+                place.and_then(|place| self.unused.remove(place)).is_some()
+            }
+        };
+        if good { Ok(()) } else { Err(challenge("the proof's nonce is not one of ours, or too old")) }
+    }
+
+    /// The nonce that goes with an answer.
+    pub(super) fn offer(&mut self, success: bool, now: Duration, random: &Random) -> Option<String> {
+        if success && self.nonces.only_in_errors {
+            return None;
+        }
+        self.turn(now, random);
+        match self.nonces.policy {
+            Policy::Off => None,
+            Policy::Required | Policy::Rotating(_) => Some(self.current.clone()),
+            Policy::Endless => Some(random.text()),
+            Policy::OneTime => {
+                if self.unused.len() == MAX_UNUSED {
+                    self.unused.pop_front();
+                }
+                let nonce = random.text();
+                self.unused.push_back(nonce.clone());
+                Some(nonce)
+            }
+        }
+    }
+
+    /// Turns a rotating nonce as often as the time that passed asks for; after two turns none of the old
+    /// ones is left. A clock that is set back turns nothing.
+    fn turn(&mut self, now: Duration, random: &Random) {
+        let Policy::Rotating(every) = self.nonces.policy else {
+            return;
+        };
+        let passed = now.saturating_sub(self.turned);
+        if passed < every {
+            return;
+        }
+        self.rotate(random);
+        if passed >= every.saturating_mul(2) {
+            self.rotate(random);
+        }
+        self.turned = now;
+    }
+}

@@ -1,0 +1,194 @@
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    request::Parts,
+};
+use serde_json::json;
+
+use super::{
+    AuthorizationServer, Nonces, Recorded,
+    answer::{self, Refusal},
+    desk::{Desk, Fault, Order},
+    server::{Endpoint, Server},
+    tokens::Tokens,
+};
+
+/// A resource server on loopback, for the tokens of one [`AuthorizationServer`]. See the
+/// [module documentation](crate::testing) for an example and for what it checks.
+///
+/// A cheap handle: clones are the same server, which ends when the last of them is dropped, with all its
+/// connections. It does not keep the authorization server running. Whatever is set applies from the next
+/// request on.
+#[derive(Clone)]
+pub struct ResourceServer {
+    server: Arc<Server<Resource>>,
+}
+
+impl ResourceServer {
+    /// Starts on a free port of 127.0.0.1, for HTTP/1.1 and for HTTP/2 with prior knowledge.
+    ///
+    /// Must be called from within a Tokio runtime with its I/O and time drivers on.
+    ///
+    /// # Errors
+    ///
+    /// There is no free port, or the operating system gives no random numbers.
+    pub async fn start(authorization_server: &AuthorizationServer) -> io::Result<Self> {
+        let tokens = Arc::clone(authorization_server.endpoint().tokens());
+        let server = Server::start(|desk| Resource { desk, tokens }).await?;
+        Ok(Self { server: Arc::new(server) })
+    }
+
+    /// Scheme, host and port, such as `http://127.0.0.1:40123`.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.desk().origin()
+    }
+
+    /// The URL of a path, such as `/orders?page=2`. Every path is served.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        format!("{}{slash}{path}", self.origin())
+    }
+
+    /// When a nonce is asked for: never, unless set. The authorization server's nonces are others.
+    pub fn nonces(&self, nonces: Nonces) {
+        self.desk().set_nonces(nonces);
+    }
+
+    /// Makes a new nonce; see [`Nonces`] for what becomes of the old one.
+    pub fn rotate_nonce(&self) {
+        self.desk().rotate_nonce();
+    }
+
+    /// Waits so long (by Tokio's clock) before an answer goes out. What is answered is decided before the
+    /// wait, so the request has had its effect even if the client does not wait.
+    pub fn delay(&self, delay: Duration) {
+        self.desk().set_delay(delay);
+    }
+
+    /// Sets the clock off by so many seconds: the one that judges proofs and tokens, and writes `Date`.
+    pub fn clock_offset(&self, seconds: i64) {
+        self.desk().set_clock_offset(seconds);
+    }
+
+    /// Answers the next `times` requests with `status` and no body, whatever they are. Orders of `fail`,
+    /// [`answer`](Self::answer) and [`refuse`](Self::refuse) queue up.
+    pub fn fail(&self, times: usize, status: StatusCode) {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        self.answer(times, response);
+    }
+
+    /// Answers the next `times` requests with exactly `response`, whatever they are; only `Date` is added
+    /// where it is missing. Nothing is checked, and no nonce given or used up.
+    pub fn answer(&self, times: usize, response: Response<Bytes>) {
+        self.desk().order(times, Order::Exactly(response));
+    }
+
+    /// Answers the next `times` requests with 401 and exactly this `WWW-Authenticate`, whatever they are. A
+    /// `DPoP-Nonce` goes with it if [`Nonces`] ask for one. Text that no header can carry is left out.
+    pub fn refuse(&self, times: usize, www_authenticate: &str) {
+        let challenge = HeaderValue::try_from(www_authenticate).ok();
+        self.desk().order(times, Order::Challenge(challenge));
+    }
+
+    /// Every request so far, in order of arrival.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.desk().requests()
+    }
+
+    fn desk(&self) -> &Desk {
+        self.server.endpoint().desk()
+    }
+}
+
+impl fmt::Debug for ResourceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResourceServer").field("origin", &self.origin()).finish_non_exhaustive()
+    }
+}
+
+struct Resource {
+    desk: Desk,
+    tokens: Arc<Tokens>,
+}
+
+impl Endpoint for Resource {
+    fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    fn decide(&self, head: &Parts, body: &Bytes) -> Result<Response<Bytes>, Refusal> {
+        let token = access_token(head)?;
+        let grant = self.tokens.read(token, self.desk.now()).map_err(invalid_token)?;
+
+        // `*`, the target of some OPTIONS requests, stands for the empty path.
+        let path = if head.uri.path().starts_with('/') { head.uri.path() } else { "/" };
+        let url = format!("{}{path}", self.desk.origin());
+        let bound = Some((token, grant.thumbprint.as_str()));
+        self.desk
+            .check_proof(head, &url, bound)
+            .map_err(|fault| Refusal::challenge(StatusCode::UNAUTHORIZED, fault))?;
+
+        let echo = json!({
+            "client_id": grant.client_id,
+            "scope": grant.scope,
+            "method": head.method.as_str(),
+            "path": head.uri.path(),
+            "body": String::from_utf8_lossy(body),
+        });
+        Ok(answer::json(StatusCode::OK, echo.to_string()))
+    }
+}
+
+/// The access token in the one `Authorization` header (RFC 9449, section 7.1).
+fn access_token(head: &Parts) -> Result<&str, Refusal> {
+    let mut fields = head.headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else {
+        return Err(no_credentials("there is no Authorization header"));
+    };
+    if fields.next().is_some() {
+        return Err(invalid_request("there is more than one Authorization header"));
+    }
+    let Ok(field) = field.to_str() else {
+        return Err(invalid_request("the Authorization header holds more than ASCII"));
+    };
+    let (scheme, token) = field.split_once(' ').unwrap_or((field, ""));
+    if scheme.eq_ignore_ascii_case("Bearer") {
+        // No token of our authorization server is unbound (RFC 9449, section 7.2).
+        return Err(invalid_token("the access token is bound to a key and was sent as Bearer"));
+    }
+    if !scheme.eq_ignore_ascii_case("DPoP") {
+        return Err(no_credentials("the scheme of the Authorization header is not DPoP"));
+    }
+    let token = token.trim_start_matches(' ');
+    if !is_token68(token) {
+        return Err(invalid_request("the Authorization header holds no token68 after its scheme"));
+    }
+    Ok(token)
+}
+
+/// RFC 9110, section 11.2.
+fn is_token68(text: &str) -> bool {
+    let unpadded = text.trim_end_matches('=');
+    !unpadded.is_empty()
+        && unpadded.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b))
+}
+
+/// Who shows no credentials that could be wrong is told no error (RFC 6750, section 3.1).
+fn no_credentials(reason: &'static str) -> Refusal {
+    Refusal::empty(StatusCode::UNAUTHORIZED, reason).header(WWW_AUTHENTICATE, r#"DPoP algs="ES256""#)
+}
+
+fn invalid_request(reason: &'static str) -> Refusal {
+    Refusal::challenge(StatusCode::BAD_REQUEST, Fault { code: "invalid_request", reason })
+}
+
+fn invalid_token(reason: &'static str) -> Refusal {
+    Refusal::challenge(StatusCode::UNAUTHORIZED, Fault { code: "invalid_token", reason })
+}

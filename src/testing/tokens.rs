@@ -1,0 +1,152 @@
+//! Access tokens that are bound to a key: made by the authorization server, read by the resource server.
+
+use std::{collections::HashMap, io, sync::Mutex, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use ecdsa::signature::{Signer as _, Verifier as _};
+use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use serde_json::{Map, Value, json};
+
+use super::desk::{Random, lock};
+
+/// The audience of a signed token that was asked for without `resource` (RFC 9068, section 3).
+const DEFAULT_AUDIENCE: &str = "urn:tower-dpop:testing:resource-server";
+
+/// How access tokens look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenFormat {
+    /// A random text; the servers share what it stands for.
+    #[default]
+    Opaque,
+    /// A JWT access token (RFC 9068), signed with ES256 by a key of the authorization server. The key it is
+    /// bound to stands in `cnf.jkt` (RFC 9449, section 6.1).
+    Signed,
+}
+
+/// What a token allows, and who may use it.
+#[derive(Debug, Clone)]
+pub(super) struct Grant {
+    pub(super) client_id: String,
+    pub(super) scope: Option<String>,
+    /// Of the key that the token is bound to.
+    pub(super) thumbprint: String,
+    /// Times since 1970.
+    pub(super) issued: Duration,
+    pub(super) expires: Duration,
+}
+
+/// All tokens of an authorization server.
+pub(super) struct Tokens {
+    key: SigningKey,
+    /// By the text of an opaque token, by the `jti` of a signed one.
+    valid: Mutex<HashMap<String, Grant>>,
+}
+
+impl Tokens {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut scalar = [0; 32];
+        getrandom::fill(&mut scalar).map_err(io::Error::other)?;
+        // One text in 2^32 is no private key of P-256; then the server does not start.
+        let key = SigningKey::from_slice(&scalar).map_err(io::Error::other)?;
+        Ok(Self { key, valid: Mutex::default() })
+    }
+
+    pub(super) fn revoke_all(&self) {
+        lock(&self.valid).clear();
+    }
+
+    pub(super) fn opaque(&self, grant: Grant, random: &Random) -> String {
+        let token = random.text();
+        lock(&self.valid).insert(token.clone(), grant);
+        token
+    }
+
+    /// None if the key does not sign.
+    pub(super) fn signed(
+        &self,
+        grant: Grant,
+        issuer: &str,
+        resources: &[String],
+        random: &Random,
+    ) -> Option<String> {
+        let id = random.text();
+        let audience = match resources {
+            [] => json!(DEFAULT_AUDIENCE),
+            [one] => json!(one),
+            all => json!(all),
+        };
+        let mut claims = json!({
+            "iss": issuer,
+            "sub": grant.client_id,
+            "client_id": grant.client_id,
+            "aud": audience,
+            "iat": grant.issued.as_secs(),
+            "exp": grant.expires.as_secs(),
+            "jti": id,
+            "cnf": { "jkt": grant.thumbprint },
+        });
+        if let Some(scope) = &grant.scope {
+            claims["scope"] = json!(scope);
+        }
+        let mut token = BASE64URL.encode(r#"{"typ":"at+jwt","alg":"ES256"}"#);
+        token.push('.');
+        BASE64URL.encode_string(claims.to_string(), &mut token);
+        let signature: Signature = self.key.try_sign(token.as_bytes()).ok()?;
+        token.push('.');
+        BASE64URL.encode_string(signature.to_bytes(), &mut token);
+        lock(&self.valid).insert(id, grant);
+        Some(token)
+    }
+
+    /// What a token allows at `now`, or why it is none.
+    pub(super) fn read(&self, token: &str, now: Duration) -> Result<Grant, &'static str> {
+        let grant = if token.contains('.') { self.read_signed(token) } else { self.find(token) }?;
+        if grant.expires <= now {
+            return Err("the access token expired");
+        }
+        Ok(grant)
+    }
+
+    fn find(&self, name: &str) -> Result<Grant, &'static str> {
+        lock(&self.valid).get(name).cloned().ok_or("the access token is unknown, or was revoked")
+    }
+
+    /// Believes nothing but the signature, as a resource server does that shares no memory with the
+    /// authorization server. The memory only tells which tokens were revoked.
+    fn read_signed(&self, token: &str) -> Result<Grant, &'static str> {
+        let no_jwt = "the access token is no JWT access token of three parts";
+        let (signed, signature) = token.rsplit_once('.').ok_or(no_jwt)?;
+        let (header, claims) = signed.split_once('.').ok_or(no_jwt)?;
+        let header = object(header).ok_or(no_jwt)?;
+        let claims = object(claims).ok_or(no_jwt)?;
+        let is = |name: &str, value: &str| header.get(name).and_then(Value::as_str) == Some(value);
+        if !is("typ", "at+jwt") || !is("alg", "ES256") {
+            return Err("the access token's `typ` is not at+jwt, or its `alg` not ES256");
+        }
+        let forged = "the access token's signature is not the authorization server's";
+        let signature = BASE64URL.decode(signature).map_err(|_| forged)?;
+        let signature = Signature::from_slice(&signature).map_err(|_| forged)?;
+        VerifyingKey::from(&self.key).verify(signed.as_bytes(), &signature).map_err(|_| forged)?;
+
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        let seconds = |name: &str| claims.get(name).and_then(Value::as_u64).map(Duration::from_secs);
+        let thumbprint = claims.get("cnf").and_then(|cnf| cnf.get("jkt")).and_then(Value::as_str);
+        let (Some(id), Some(client_id), Some(thumbprint), Some(issued), Some(expires)) =
+            (text("jti"), text("client_id"), thumbprint, seconds("iat"), seconds("exp"))
+        else {
+            return Err("the access token lacks a claim");
+        };
+        self.find(id)?;
+        Ok(Grant {
+            client_id: client_id.to_owned(),
+            scope: text("scope").map(str::to_owned),
+            thumbprint: thumbprint.to_owned(),
+            issued,
+            expires,
+        })
+    }
+}
+
+fn object(part: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&BASE64URL.decode(part).ok()?).ok()
+}

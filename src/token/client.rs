@@ -1,0 +1,213 @@
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use tower_service::Service;
+
+use super::{
+    TokenRequest,
+    cache::Fetched,
+    response::{self, TokenResponse},
+};
+use crate::{
+    access_token::{AccessToken, ToAuthorizationServer},
+    audience::Audience,
+    challenge,
+    dpop::{Dpop, DpopLayer, SentNonce},
+    error::{BoxError, Error, Kind},
+    nonce::Nonce,
+    replay::NoReplay,
+};
+
+/// A fetch that takes longer will not end well. It is the whole of it: connecting, nonce retries, the body.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest answers in the field hold a few signed tokens; this is room for ten times that.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// The first, one for a server that asks for a nonce, one more for a server that gives each nonce once.
+const MAX_SENDS: usize = 3;
+
+type FetchFuture = Pin<Box<dyn Future<Output = Result<Fetched, Error>> + Send>>;
+
+/// The user's client, whatever its type.
+pub(super) trait FetchToken: Send + Sync {
+    fn fetch(&self) -> FetchFuture;
+}
+
+/// Asks an authorization server for a token, through a client that is wrapped in the stack's own `Dpop`:
+/// a token request without a proof cannot be written.
+pub(super) struct TokenClient<C> {
+    /// Locked to be cloned: a client need not be `Sync`.
+    service: Mutex<Dpop<C, NoReplay>>,
+    exchange: Exchange,
+}
+
+/// All that a fetch needs to know.
+#[derive(Clone)]
+struct Exchange {
+    request: TokenRequest,
+    endpoint: Uri,
+    authorization_server: ToAuthorizationServer,
+    dpop: DpopLayer<NoReplay>,
+    audience: Audience,
+}
+
+impl<C> TokenClient<C> {
+    /// Checks all that can be checked before the first request.
+    pub(super) fn new(
+        dpop: DpopLayer<NoReplay>,
+        client: C,
+        request: TokenRequest,
+        audience: Audience,
+    ) -> Result<Self, Error> {
+        let (endpoint, target) = request.check()?;
+        dpop.check_secure(target.origin(), target.is_secure())?;
+        if let Some(origin) = audience.first_insecure() {
+            dpop.check_secure(origin.as_str(), false)?;
+        }
+        let authorization_server =
+            ToAuthorizationServer::new(Audience::origins([target.origin()])?);
+        Ok(Self {
+            service: Mutex::new(Dpop::new(client, dpop.clone())),
+            exchange: Exchange {
+                request,
+                endpoint,
+                authorization_server,
+                dpop,
+                audience,
+            },
+        })
+    }
+}
+
+impl<C, ResBody> FetchToken for TokenClient<C>
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<ResBody>> + Clone + Send + 'static,
+    C::Future: Send,
+    C::Error: Into<BoxError>,
+    ResBody: Body + Send + 'static,
+    ResBody::Data: Send,
+    ResBody::Error: Into<BoxError>,
+{
+    fn fetch(&self) -> FetchFuture {
+        let service = self
+            .service
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let exchange = self.exchange.clone();
+        Box::pin(async move {
+            match tokio::time::timeout(FETCH_TIMEOUT, exchange.run(service)).await {
+                Ok(fetched) => fetched,
+                Err(_) => Err(Error::new(
+                    Kind::Timeout,
+                    format!(
+                        "the token endpoint gave no answer within {} s",
+                        FETCH_TIMEOUT.as_secs()
+                    ),
+                )),
+            }
+        })
+    }
+}
+
+impl Exchange {
+    async fn run<C, ResBody>(self, mut service: Dpop<C, NoReplay>) -> Result<Fetched, Error>
+    where
+        C: Service<Request<Full<Bytes>>, Response = Response<ResBody>> + Clone,
+        C::Error: Into<BoxError>,
+        ResBody: Body,
+        ResBody::Error: Into<BoxError>,
+    {
+        let mut sends = 0;
+        loop {
+            let mut request = self.request.build(&self.endpoint);
+            request
+                .extensions_mut()
+                .insert(self.authorization_server.clone());
+            poll_fn(|cx| service.poll_ready(cx))
+                .await
+                .map_err(not_sent)?;
+            let response = service.call(request).await.map_err(not_sent)?;
+            sends += 1;
+
+            let (head, body) = response.into_parts();
+            let body = read(body).await?;
+            let asks = response::asks_for_nonce(head.status, &body)
+                || head.status.is_client_error()
+                    && challenge::has_error(&head.headers, "use_dpop_nonce");
+            let sent = head
+                .extensions
+                .get::<SentNonce>()
+                .and_then(|sent| sent.0.as_ref());
+            let progress =
+                Nonce::offered(&head.headers).is_some_and(|offered| sent != Some(&offered));
+            if asks && progress && sends < MAX_SENDS {
+                continue;
+            }
+            let answer =
+                response::parse(head.status, &head.headers, &body, &self.request.secrets())?;
+            return self.fetched(&answer);
+        }
+    }
+
+    fn fetched(&self, answer: &TokenResponse) -> Result<Fetched, Error> {
+        let token = AccessToken::new(&answer.access_token, self.dpop.key(), self.audience.clone());
+        // A token that no header can carry is the server's mistake, not the program's.
+        let token = token.map_err(|error| {
+            if error.is_config() {
+                Error::new(Kind::BadResponse, error.to_string())
+            } else {
+                error
+            }
+        })?;
+        Ok(Fetched {
+            token,
+            life: answer.life,
+        })
+    }
+}
+
+/// Ours stay what they are; the client's become the reason why there is no token.
+fn not_sent(error: BoxError) -> Error {
+    match error.downcast::<Error>() {
+        Ok(error) => *error,
+        Err(source) => Error::with_source(
+            Kind::Transport,
+            "the token request could not be sent, or was not answered: is the authorization server up, and \
+             the token endpoint's URL right?",
+            source,
+        ),
+    }
+}
+
+async fn read<B>(body: B) -> Result<Bytes, Error>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let body = std::pin::pin!(Limited::new(body, MAX_ANSWER_BYTES));
+    match body.collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::new(
+            Kind::BadResponse,
+            format!(
+                "the token endpoint's answer is longer than {} KiB",
+                MAX_ANSWER_BYTES / 1024
+            ),
+        )),
+        Err(source) => Err(Error::with_source(
+            Kind::Transport,
+            "the token endpoint's answer broke off",
+            source,
+        )),
+    }
+}

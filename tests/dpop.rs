@@ -1,0 +1,844 @@
+//! `DpopLayer` from outside: what leaves it, what comes back, what is sent again.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::{collections::HashSet, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{Empty, Full};
+use support::{
+    API, ENDPOINT, Fake, Seen, a3_key, answer, get, nonce_challenge, ok, own_token, text, vectors,
+    with_token,
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_dpop::{
+    AccessToken, Audience, BoxError, DpopKey, DpopLayer, EmptyBody, Error, NoReplay, Origin,
+    ToAuthorizationServer, proof::Check,
+};
+use tower_test::mock;
+
+fn now() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs()
+}
+
+/// Sends requests one after the other through a fresh `Dpop` over `fake`.
+async fn send_all(fake: &Fake, paths: &[&str]) -> Vec<Response<Full<Bytes>>> {
+    let dpop = DpopLayer::new(a3_key());
+    let mut answers = Vec::new();
+    for path in paths {
+        let request = with_token(get(&format!("{API}{path}")), &own_token(&a3_key()));
+        answers.push(dpop.layer(fake.clone()).oneshot(request).await.unwrap());
+    }
+    answers
+}
+
+fn find<T>(result: Result<T, BoxError>) -> Error {
+    let error = result.err().expect("an error");
+    Error::find(&*error)
+        .unwrap_or_else(|| panic!("not ours: {error}"))
+        .clone()
+}
+
+fn jtis(seen: &[Seen]) -> HashSet<String> {
+    seen.iter()
+        .map(|seen| seen.claims()["jti"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_request_with_a_token_is_signed() {
+    let fake = Fake::new(|_, _| ok());
+    let key = a3_key();
+    let mut request = with_token(
+        get("https://API.example.com:443/orders/%7e?page=2"),
+        &own_token(&key),
+    );
+    *request.method_mut() = http::Method::PATCH;
+    DpopLayer::new(key.clone())
+        .layer(fake.clone())
+        .oneshot(request)
+        .await
+        .unwrap();
+
+    let seen = &fake.seen()[0];
+    assert_eq!(seen.header("authorization"), Some("DPoP own.token"));
+    assert_eq!(seen.claims()["htu"], "https://api.example.com/orders/%7e");
+    assert_eq!(
+        seen.uri, "https://api.example.com/orders/%7e?page=2",
+        "the host on the wire is the signed one"
+    );
+    for name in ["authorization", "dpop"] {
+        assert!(seen.headers[name].is_sensitive(), "{name}");
+    }
+    let valid = Check::new(&seen.method, "https://api.example.com/orders/%7e", now())
+        .access_token("own.token", key.thumbprint())
+        .verify(&seen.headers)
+        .unwrap();
+    assert!(valid.has_ath());
+    assert_eq!(valid.nonce(), None);
+}
+
+#[tokio::test]
+async fn headers_of_the_caller_are_replaced_never_doubled() {
+    let fake = Fake::new(|_, _| ok());
+    let mut request = with_token(get(API), &own_token(&a3_key()));
+    for (name, value) in [
+        ("authorization", "Basic eDp5"),
+        ("dpop", "old"),
+        ("DPoP", "older"),
+    ] {
+        request
+            .headers_mut()
+            .append(name, HeaderValue::from_static(value));
+    }
+    request.headers_mut().append(
+        "proxy-authorization",
+        HeaderValue::from_static("Basic eDp5"),
+    );
+    DpopLayer::new(a3_key())
+        .layer(fake.clone())
+        .oneshot(request)
+        .await
+        .unwrap();
+    let seen = &fake.seen()[0];
+    assert_eq!(seen.header("authorization"), Some("DPoP own.token"));
+    assert_eq!(seen.proof().split('.').count(), 3);
+    assert_eq!(seen.header("proxy-authorization"), Some("Basic eDp5"));
+}
+
+#[tokio::test]
+async fn a_request_that_is_none_of_ours_passes_untouched() {
+    let token = own_token(&a3_key());
+    for request in [
+        get(&format!("{API}/no-token")),
+        with_token(get("https://api.example.com.evil.com/"), &token),
+        with_token(get("https://example.com/"), &token),
+        with_token(get("https://api.example.com:8443/"), &token),
+        with_token(get("http://api.example.com/"), &token),
+        with_token(get("https://user:pw@other.example/"), &token),
+    ] {
+        // An answer that would be a challenge to a signed request.
+        let fake = Fake::new(|_, _| nonce_challenge("n"));
+        let mut request = request;
+        let own = ["Bearer own", "Basic two"].map(HeaderValue::from_static);
+        for value in &own {
+            request.headers_mut().append("authorization", value.clone());
+        }
+        let uri = request.uri().clone();
+        let headers: HeaderMap = request.headers().clone();
+        let answer = DpopLayer::new(a3_key())
+            .layer(fake.clone())
+            .oneshot(request)
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 401);
+        let seen = fake.seen();
+        assert_eq!(seen.len(), 1, "{uri}");
+        assert_eq!(seen[0].headers, headers, "{uri}");
+        assert_eq!(seen[0].uri, uri);
+    }
+}
+
+#[tokio::test]
+async fn any_https_origin_is_any_https_origin() {
+    let key = a3_key();
+    let token = AccessToken::new("t", &key, Audience::danger_any_https_origin()).unwrap();
+    let fake = Fake::new(|_, _| ok());
+    let dpop = DpopLayer::new(key).layer(fake.clone());
+    for uri in [
+        "https://a.example/",
+        "https://b.example:8443/",
+        "http://127.0.0.1/",
+    ] {
+        dpop.clone()
+            .oneshot(with_token(get(uri), &token))
+            .await
+            .unwrap();
+    }
+    let signed: Vec<bool> = fake
+        .seen()
+        .iter()
+        .map(|seen| seen.headers.contains_key("dpop"))
+        .collect();
+    assert_eq!(signed, [true, true, false]);
+}
+
+#[tokio::test]
+async fn plain_http_is_for_loopback() {
+    let key = a3_key();
+    for (origin, secure) in [
+        ("http://127.0.0.1:8080", true),
+        ("http://[::1]:8080", true),
+        ("http://localhost", true),
+        ("http://api.example.com", false),
+        ("http://10.0.0.1", false),
+    ] {
+        let token = AccessToken::new("t", &key, Audience::origins([origin]).unwrap()).unwrap();
+        let fake = Fake::new(|_, _| ok());
+        let dpop = DpopLayer::new(key.clone());
+        let result = dpop
+            .layer(fake.clone())
+            .oneshot(with_token(get(origin), &token))
+            .await;
+        if secure {
+            assert!(result.is_ok(), "{origin}");
+        } else {
+            let error = find(result);
+            assert!(
+                error.is_insecure_http() && error.to_string().contains("https"),
+                "{error}"
+            );
+            assert_eq!(fake.seen().len(), 0, "nothing was sent to {origin}");
+            let dpop = dpop.danger_allow_plain_http();
+            dpop.layer(fake.clone())
+                .oneshot(with_token(get(origin), &token))
+                .await
+                .unwrap();
+            assert_eq!(fake.seen().len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn path_only_uris_need_an_origin() {
+    let rows = vectors()["project_htu_emit"].clone();
+    let wanted = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| {
+            row["request_uri_on_wire"]
+                .as_str()
+                .unwrap()
+                .starts_with("/pkg.Svc/M with")
+        })
+        .unwrap()["emit_htu"]
+        .clone();
+    let key = a3_key();
+    let token = AccessToken::new(
+        "t",
+        &key,
+        Audience::origins(["https://rs.example"]).unwrap(),
+    )
+    .unwrap();
+    let fake = Fake::new(|_, _| ok());
+
+    let dpop = DpopLayer::new(key);
+    let error = find(
+        dpop.layer(fake.clone())
+            .oneshot(with_token(get("/pkg.Svc/M"), &token))
+            .await,
+    );
+    assert!(
+        error.is_missing_origin() && error.to_string().contains("DpopLayer::origin"),
+        "{error}"
+    );
+    assert_eq!(fake.seen().len(), 0);
+
+    let origin: Origin = "https://RS.example:443".parse().unwrap();
+    let dpop = dpop.origin(origin);
+    dpop.layer(fake.clone())
+        .oneshot(with_token(get("/pkg.Svc/M"), &token))
+        .await
+        .unwrap();
+    assert_eq!(fake.seen()[0].claims()["htu"], wanted);
+    assert_eq!(fake.seen()[0].uri, "/pkg.Svc/M");
+
+    // A request that is none of ours needs none.
+    DpopLayer::new(a3_key())
+        .layer(fake.clone())
+        .oneshot(get("/pkg.Svc/M"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_token_is_proven_by_its_own_key() {
+    let (first, second) = (a3_key(), DpopKey::generate().unwrap());
+    let fake = Fake::new(|seen, _| {
+        if seen.nonce().is_some() {
+            ok()
+        } else {
+            nonce_challenge("n")
+        }
+    });
+    let dpop = DpopLayer::new(first.clone()).layer(fake.clone());
+    for key in [&second, &first] {
+        dpop.clone()
+            .oneshot(with_token(get(API), &own_token(key)))
+            .await
+            .unwrap();
+    }
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 4, "each key learns the nonce for itself");
+    for (seen, key) in seen.iter().zip([&second, &second, &first, &first]) {
+        Check::new(&seen.method, API, now())
+            .access_token("own.token", key.thumbprint())
+            .verify(&seen.headers)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_token_of_another_key_is_refused() {
+    let jwt = vectors()["bound_access_token_jwt"]["jws"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let audience = Audience::origins([API]).unwrap();
+    let error = AccessToken::new(&jwt, &a3_key(), audience.clone()).unwrap_err();
+    assert!(error.to_string().contains("cnf.jkt"), "{error}");
+
+    let own = support::sign_jws(
+        "{}",
+        &format!(r#"{{"cnf":{{"jkt":"{}"}}}}"#, a3_key().thumbprint()),
+    );
+    assert!(AccessToken::new(&own, &a3_key(), audience.clone()).is_ok());
+    for unbound in [
+        support::sign_jws("{}", "{}"),
+        "a.b.c".to_owned(),
+        "a.!.c".replace('!', "~"),
+    ] {
+        assert!(
+            AccessToken::new(&unbound, &a3_key(), audience.clone()).is_ok(),
+            "{unbound}"
+        );
+    }
+}
+
+#[test]
+fn a_token_that_no_header_can_carry_is_refused() {
+    let audience = Audience::origins([API]).unwrap();
+    for bad in ["", "=", "a b", "a\r\nX: y", "a\"", "a,b", "é", "a\0", "a=b"] {
+        let error = AccessToken::new(bad, &a3_key(), audience.clone()).unwrap_err();
+        assert!(error.is_config(), "{bad:?}: {error}");
+    }
+    for good in [
+        "a",
+        "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU",
+        "a+/-._~b==",
+        &"x".repeat(60_000),
+    ] {
+        assert!(
+            AccessToken::new(good, &a3_key(), audience.clone()).is_ok(),
+            "{good}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_same_proof_never_leaves_twice() {
+    let fake = Fake::new(|_, n| {
+        if n % 3 == 2 {
+            ok()
+        } else {
+            nonce_challenge(&n.to_string())
+        }
+    });
+    let paths = ["/a"; 50];
+    send_all(&fake, &paths).await;
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 150);
+    assert_eq!(jtis(&seen).len(), 150);
+}
+
+// Nonce challenges.
+
+#[tokio::test]
+async fn a_challenge_is_answered_with_the_nonce_it_offers() {
+    let fake = Fake::new(|seen, _| match seen.nonce().as_deref() {
+        Some("fresh") => ok(),
+        _ => nonce_challenge("fresh"),
+    });
+    let dpop = DpopLayer::new(a3_key());
+    for (path, sends) in [("/1", 2), ("/2", 1), ("/3?x", 1)] {
+        let before = fake.seen().len();
+        let mut request = with_token(get(&format!("{API}{path}")), &own_token(&a3_key()));
+        *request.method_mut() = http::Method::POST;
+        *request.body_mut() = Full::from("the whole body");
+        request
+            .headers_mut()
+            .insert("x-own", HeaderValue::from_static("kept"));
+        let answer = dpop.layer(fake.clone()).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let seen = &fake.seen()[before..];
+        assert_eq!(
+            seen.len(),
+            sends,
+            "{path}: a nonce is for the origin, not for the path"
+        );
+        for seen in seen {
+            assert_eq!(seen.body, "the whole body");
+            assert_eq!(seen.header("x-own"), Some("kept"));
+            assert_eq!(seen.header("authorization"), Some("DPoP own.token"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn nonces_are_learned_from_every_answer() {
+    let fake = Fake::new(|_, n| {
+        let status = [200, 404, 302, 500, 401, 403, 200][n % 7];
+        answer(status, &[("dpop-nonce", &format!("n{n}"))], "")
+    });
+    send_all(&fake, &["/"; 7]).await;
+    let sent: Vec<_> = fake.seen().iter().map(Seen::nonce).collect();
+    assert_eq!(sent[0], None);
+    for n in 1..7 {
+        assert_eq!(sent[n], Some(format!("n{}", n - 1)));
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_the_retry_teaches_too() {
+    let fake = Fake::new(|_, n| match n {
+        0 => nonce_challenge("first"),
+        1 => answer(500, &[("dpop-nonce", "second")], ""),
+        _ => ok(),
+    });
+    send_all(&fake, &["/", "/"]).await;
+    let sent: Vec<_> = fake.seen().iter().map(Seen::nonce).collect();
+    assert_eq!(sent, [None, Some("first".into()), Some("second".into())]);
+}
+
+#[tokio::test]
+async fn an_endless_challenge_costs_three_sends_and_is_then_the_callers() {
+    let fake = Fake::new(|_, n| nonce_challenge(&format!("n{n}")));
+    let answers = send_all(&fake, &["/"]).await;
+    assert_eq!(fake.seen().len(), 3);
+    assert_eq!(answers[0].status(), 401);
+    assert_eq!(answers[0].headers()["dpop-nonce"], "n2");
+    assert_eq!(jtis(&fake.seen()).len(), 3);
+}
+
+#[tokio::test]
+async fn without_progress_nothing_is_sent_again() {
+    let challenge = r#"DPoP error="use_dpop_nonce""#;
+    let bearer = r#"Bearer error="use_dpop_nonce""#;
+    let lookalike = r#"DPoP error="invalid_token", error_description="not use_dpop_nonce""#;
+    // Headers of every answer, and how many sends the two requests cost.
+    let rows: [(u16, &[(&str, &str)], usize); 13] = [
+        (
+            401,
+            &[("www-authenticate", challenge), ("dpop-nonce", "same")],
+            3,
+        ),
+        (
+            401,
+            &[("www-authenticate", bearer), ("dpop-nonce", "same")],
+            3,
+        ),
+        (
+            400,
+            &[("www-authenticate", challenge), ("dpop-nonce", "same")],
+            3,
+        ),
+        (
+            401,
+            &[
+                ("www-authenticate", "Bearer realm=\"x\""),
+                ("www-authenticate", challenge),
+                ("dpop-nonce", "same"),
+            ],
+            3,
+        ),
+        (401, &[("www-authenticate", challenge)], 2),
+        (
+            401,
+            &[
+                ("www-authenticate", challenge),
+                ("dpop-nonce", "a"),
+                ("dpop-nonce", "b"),
+            ],
+            2,
+        ),
+        (
+            401,
+            &[("www-authenticate", challenge), ("dpop-nonce", "a b")],
+            2,
+        ),
+        (
+            401,
+            &[("www-authenticate", challenge), ("dpop-nonce", "")],
+            2,
+        ),
+        (
+            401,
+            &[("www-authenticate", lookalike), ("dpop-nonce", "same")],
+            2,
+        ),
+        (401, &[("dpop-nonce", "same")], 2),
+        (
+            403,
+            &[("www-authenticate", challenge), ("dpop-nonce", "same")],
+            2,
+        ),
+        (
+            407,
+            &[("proxy-authenticate", challenge), ("dpop-nonce", "same")],
+            2,
+        ),
+        (
+            200,
+            &[("www-authenticate", challenge), ("dpop-nonce", "same")],
+            2,
+        ),
+    ];
+    for (status, headers, sends) in rows {
+        let owned: Vec<(String, String)> = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let fake = Fake::new(move |_, _| {
+            let headers: Vec<(&str, &str)> = owned.iter().map(|(n, v)| (&**n, &**v)).collect();
+            answer(status, &headers, "as it was")
+        });
+        let mut answers = send_all(&fake, &["/", "/"]).await;
+        assert_eq!(fake.seen().len(), sends, "{status} {headers:?}");
+        assert_eq!(answers[0].status(), status);
+        assert_eq!(text(answers.remove(0)).await, "as it was");
+    }
+}
+
+#[tokio::test]
+async fn nonces_stay_with_their_origin_and_role() {
+    let fake = Fake::new(|seen, _| {
+        answer(
+            200,
+            &[(
+                "dpop-nonce",
+                &format!("of-{}", seen.uri.authority().unwrap()).replace(':', "-"),
+            )],
+            "",
+        )
+    });
+    let key = a3_key();
+    let origins = [
+        "https://api.example.com",
+        "https://api.example.com:8443",
+        "https://other.example.com",
+    ];
+    let audience = Audience::origins(origins).unwrap();
+    let token = AccessToken::new("t", &key, audience.clone()).unwrap();
+    let dpop = DpopLayer::new(key).layer(fake.clone());
+    for origin in origins.iter().chain(&origins) {
+        dpop.clone()
+            .oneshot(with_token(get(origin), &token))
+            .await
+            .unwrap();
+    }
+    let mut request = get(API);
+    request
+        .extensions_mut()
+        .insert(ToAuthorizationServer::new(audience));
+    dpop.clone().oneshot(request).await.unwrap();
+    let sent: Vec<_> = fake.seen().iter().map(Seen::nonce).collect();
+    assert_eq!(sent[..3], [None, None, None]);
+    assert_eq!(sent[3].as_deref(), Some("of-api.example.com"));
+    assert_eq!(sent[4].as_deref(), Some("of-api.example.com-8443"));
+    assert_eq!(sent[5].as_deref(), Some("of-other.example.com"));
+    assert_eq!(sent[6], None, "the same origin as authorization server");
+}
+
+#[tokio::test]
+async fn a_request_to_an_authorization_server_has_a_proof_without_ath() {
+    let fake = Fake::new(|_, _| nonce_challenge("n"));
+    let dpop = DpopLayer::new(a3_key());
+    let mark =
+        || ToAuthorizationServer::new(Audience::origins(["https://as.example.com"]).unwrap());
+    for uri in [ENDPOINT, "https://elsewhere.example/token"] {
+        let mut request = get(uri);
+        request
+            .headers_mut()
+            .insert("authorization", HeaderValue::from_static("Basic eDp5"));
+        request.extensions_mut().insert(mark());
+        dpop.layer(fake.clone()).oneshot(request).await.unwrap();
+    }
+    let seen = fake.seen();
+    assert_eq!(
+        seen.len(),
+        2,
+        "its challenge stands in the body, for whoever reads that"
+    );
+    let valid = Check::new(&seen[0].method, ENDPOINT, now())
+        .verify(&seen[0].headers)
+        .unwrap();
+    assert!(!valid.has_ath());
+    assert_eq!(
+        seen[0].header("authorization"),
+        Some("Basic eDp5"),
+        "the client's authentication stays"
+    );
+    assert!(
+        !seen[1].headers.contains_key("dpop"),
+        "no proof for a server that the mark does not name"
+    );
+}
+
+// Bodies.
+
+#[tokio::test]
+async fn a_body_that_cannot_be_sent_again_is_not() {
+    let fake = Fake::new(|seen, _| match seen.nonce() {
+        Some(_) => ok(),
+        None => nonce_challenge("n"),
+    });
+    let dpop = DpopLayer::new(a3_key()).replay(NoReplay);
+    let request = || {
+        with_token(
+            Request::post(API).body(Full::from("once")).unwrap(),
+            &own_token(&a3_key()),
+        )
+    };
+    let first = dpop.layer(fake.clone()).oneshot(request()).await.unwrap();
+    assert_eq!(
+        (first.status().as_u16(), text(first).await.as_str()),
+        (401, "challenge")
+    );
+    let second = dpop.layer(fake.clone()).oneshot(request()).await.unwrap();
+    assert_eq!(second.status(), 200, "the nonce was remembered");
+    assert_eq!(fake.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_empty_body_is_sent_again_though_it_cannot_be_cloned() {
+    // A body that is not `Clone`.
+    type Once = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+    let nonces = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = nonces.clone();
+    let server = service_fn(move |request: Request<Once>| {
+        let nonce = support::claims(request.headers()["dpop"].to_str().unwrap())["nonce"].clone();
+        let answer = if nonce.is_null() {
+            nonce_challenge("n")
+        } else {
+            ok()
+        };
+        log.lock().unwrap().push(nonce);
+        async move { Ok::<_, BoxError>(answer) }
+    });
+    let empty = || {
+        Once::new(http_body_util::BodyExt::map_err(
+            Empty::new(),
+            |never| match never {},
+        ))
+    };
+    let full = || {
+        Once::new(http_body_util::BodyExt::map_err(
+            Full::from("x"),
+            |never| match never {},
+        ))
+    };
+    for (body, status, sends) in [(empty(), 200, 2), (full(), 401, 1)] {
+        nonces.lock().unwrap().clear();
+        let request = with_token(
+            Request::post(API).body(body).unwrap(),
+            &own_token(&a3_key()),
+        );
+        let dpop = DpopLayer::new(a3_key()).replay(EmptyBody);
+        let answer = dpop.layer(server.clone()).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert_eq!(nonces.lock().unwrap().len(), sends);
+    }
+}
+
+// Order and readiness.
+
+#[tokio::test]
+async fn two_dpop_layers_are_an_error() {
+    let fake = Fake::new(|_, _| ok());
+    let dpop = DpopLayer::new(a3_key());
+    let twice = ServiceBuilder::new()
+        .layer(dpop.clone())
+        .layer(dpop)
+        .service(fake.clone());
+    let error = find(
+        twice
+            .oneshot(with_token(get(API), &own_token(&a3_key())))
+            .await,
+    );
+    assert!(error.is_layer_order(), "{error}");
+    assert_eq!(fake.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_retry_above_gets_a_new_proof_for_each_sending() {
+    #[derive(Clone)]
+    struct Twice;
+    impl<Res, E> tower::retry::Policy<Request<Full<Bytes>>, Response<Res>, E> for Twice {
+        type Future = std::future::Ready<()>;
+        fn retry(
+            &mut self,
+            _: &mut Request<Full<Bytes>>,
+            result: &mut Result<Response<Res>, E>,
+        ) -> Option<Self::Future> {
+            matches!(result, Ok(answer) if answer.status() == 503).then(|| std::future::ready(()))
+        }
+        fn clone_request(
+            &mut self,
+            request: &Request<Full<Bytes>>,
+        ) -> Option<Request<Full<Bytes>>> {
+            Some(request.clone())
+        }
+    }
+    let fake = Fake::new(|_, n| if n < 4 { answer(503, &[], "") } else { ok() });
+    let stack = ServiceBuilder::new()
+        .retry(Twice)
+        .layer(DpopLayer::new(a3_key()))
+        .service(fake.clone());
+    let answer = stack
+        .oneshot(with_token(get(API), &own_token(&a3_key())))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(jtis(&fake.seen()).len(), 5);
+    assert!(
+        fake.seen()
+            .iter()
+            .all(|seen| seen.header("authorization").is_some())
+    );
+}
+
+#[tokio::test]
+async fn the_retry_waits_for_readiness_of_its_own() {
+    // `Mock` panics if it is called without being asked whether it is ready.
+    let (mut service, mut handle) =
+        mock::spawn_layer::<Request<Full<Bytes>>, Response<Full<Bytes>>, _>(DpopLayer::new(
+            a3_key(),
+        ));
+    handle.allow(1);
+    tokio_test::assert_ready_ok!(service.poll_ready());
+    let mut answer =
+        tokio_test::task::spawn(service.call(with_token(get(API), &own_token(&a3_key()))));
+    tokio_test::assert_pending!(answer.poll());
+
+    let (first, reply) = handle.next_request().await.unwrap();
+    reply.send_response(nonce_challenge("n"));
+    assert!(answer.is_woken());
+    tokio_test::assert_pending!(answer.poll(), "not ready, so nothing is sent");
+    tokio_test::assert_pending!(tokio_test::task::spawn(handle.next_request()).poll());
+
+    handle.allow(1);
+    tokio_test::assert_pending!(answer.poll());
+    let (second, reply) = handle.next_request().await.unwrap();
+    assert_ne!(first.headers()["dpop"], second.headers()["dpop"]);
+    reply.send_response(ok());
+    assert_eq!(tokio_test::assert_ready_ok!(answer.poll()).status(), 200);
+}
+
+#[tokio::test]
+async fn errors_of_the_inner_service_pass_unchanged() {
+    let (mut service, mut handle) =
+        mock::spawn_layer::<Request<Full<Bytes>>, Response<Full<Bytes>>, _>(DpopLayer::new(
+            a3_key(),
+        ));
+    tokio_test::assert_ready_ok!(service.poll_ready());
+    let answer = service.call(with_token(get(API), &own_token(&a3_key())));
+    handle
+        .next_request()
+        .await
+        .unwrap()
+        .1
+        .send_error("reset by peer");
+    assert_eq!(answer.await.unwrap_err().to_string(), "reset by peer");
+    handle.send_error("closed");
+    let error = tokio_test::assert_ready_err!(service.poll_ready());
+    assert!(error.to_string().contains("closed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_signed_never_reaches_the_service() {
+    let (mut service, mut handle) =
+        mock::spawn_layer::<Request<Full<Bytes>>, Response<Full<Bytes>>, _>(DpopLayer::new(
+            a3_key(),
+        ));
+    tokio_test::assert_ready_ok!(service.poll_ready());
+    let token = own_token(&a3_key());
+    let error = find(service.call(with_token(get("/path"), &token)).await);
+    assert!(error.is_missing_origin());
+    // The service is still ready, and the next request is the first that it sees.
+    let answer = service.call(get(API));
+    let (seen, reply) = handle.next_request().await.unwrap();
+    assert_eq!(seen.uri(), get(API).uri());
+    reply.send_response(ok());
+    answer.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_works_in_every_order_of_limits() {
+    let challenged = || {
+        Fake::new(|seen, n| {
+            if seen.nonce().is_some() && n > 2 {
+                ok()
+            } else {
+                nonce_challenge(&format!("n{n}"))
+            }
+        })
+        .delay(Duration::from_millis(10))
+    };
+    let dpop = DpopLayer::new(a3_key());
+    let request = || with_token(get(API), &own_token(&a3_key()));
+
+    let fake = challenged();
+    let limited = ServiceBuilder::new()
+        .buffer(4)
+        .concurrency_limit(1)
+        .layer(dpop.clone())
+        .concurrency_limit(1)
+        .service(fake.clone());
+    let tasks: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(limited.clone().oneshot(request())))
+        .collect();
+    for task in tasks {
+        let answer = tokio::time::timeout(Duration::from_secs(5), task)
+            .await
+            .expect("no deadlock");
+        answer.unwrap().unwrap();
+    }
+
+    let fake = challenged();
+    let below = ServiceBuilder::new()
+        .layer(dpop.clone())
+        .buffer(2)
+        .service(fake.clone());
+    below.oneshot(request()).await.unwrap();
+    assert_eq!(fake.seen().len(), 3);
+
+    let fake = challenged();
+    let shed = ServiceBuilder::new()
+        .load_shed()
+        .layer(dpop)
+        .concurrency_limit(1)
+        .service(fake.clone());
+    let mut shed = shed;
+    let first = tokio::spawn(shed.ready().await.unwrap().call(request()));
+    tokio::task::yield_now().await;
+    let second = shed.ready().await.unwrap().call(request()).await;
+    assert!(
+        second
+            .unwrap_err()
+            .is::<tower::load_shed::error::Overloaded>()
+    );
+    // A service that was found not ready keeps its place in the limit's queue: tower's, not ours.
+    drop(shed);
+    first.await.unwrap().unwrap();
+}
+
+#[test]
+fn services_and_futures_are_what_tower_needs() {
+    fn service<T: Clone + Send + Sync + 'static>(_: &T) {}
+    fn future<T: Send + 'static>(_: &T) {}
+    let (mock, _handle) = mock::pair::<Request<Full<Bytes>>, Response<Full<Bytes>>>();
+    let mut dpop = DpopLayer::new(a3_key()).layer(mock);
+    service(&dpop);
+    let _ = dpop.get_ref();
+    let _ = dpop.get_mut();
+    let ready = tokio_test::task::spawn(std::future::poll_fn(|cx| dpop.poll_ready(cx))).poll();
+    assert!(ready.is_ready());
+    future(&dpop.call(get(API)));
+    drop(dpop.into_inner());
+}

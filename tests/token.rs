@@ -1,0 +1,1010 @@
+//! `TokenLayer` from outside: how often it asks for a token, who gets it, and what happens when it is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use support::{
+    API, ENDPOINT, Fake, a3_key, answer, get, invalid_token, nonce_challenge, ok, own_token, text,
+    token, with_token,
+};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
+use tower_dpop::{Audience, DpopKey, DpopLayer, Error, NoReplay, TokenLayer, TokenRequest};
+use tower_test::mock;
+
+const AS: &str = "as.example.com";
+const RS: &str = "api.example.com";
+
+fn request() -> TokenRequest {
+    TokenRequest::client_credentials(ENDPOINT, "m2m.dpop")
+        .client_secret_post("s3cret")
+        .scope("api")
+}
+
+type Stack = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
+
+/// Both layers over `fake`, which is authorization server and resource server at once.
+fn stack(fake: &Fake) -> Stack {
+    stack_with(fake, request())
+}
+
+fn stack_with(fake: &Fake, request: TokenRequest) -> Stack {
+    let dpop = DpopLayer::new(a3_key());
+    let tokens = TokenLayer::new(
+        &dpop,
+        fake.clone(),
+        request,
+        Audience::origins([API]).unwrap(),
+    )
+    .unwrap();
+    BoxCloneService::new(
+        ServiceBuilder::new()
+            .layer(tokens)
+            .layer(dpop)
+            .service(fake.clone()),
+    )
+}
+
+fn find(error: &BoxError) -> Error {
+    Error::find(&**error)
+        .unwrap_or_else(|| panic!("not ours: {error}"))
+        .clone()
+}
+
+/// Gives the tokens `t0`, `t1`, … and lets through the requests that carry one that `accepts`.
+fn servers(seconds: u64, accepts: impl Fn(usize) -> bool + Send + Sync + 'static) -> Fake {
+    let issued = AtomicUsize::new(0);
+    Fake::new(move |seen, _| {
+        if seen.uri.host() == Some(AS) {
+            return token(
+                &format!("t{}", issued.fetch_add(1, Ordering::Relaxed)),
+                seconds,
+            );
+        }
+        let number = seen
+            .header("authorization")
+            .unwrap()
+            .strip_prefix("DPoP t")
+            .unwrap();
+        if accepts(number.parse().unwrap()) {
+            ok()
+        } else {
+            invalid_token()
+        }
+    })
+}
+
+#[tokio::test]
+async fn the_first_request_fetches_the_token_and_all_share_it() {
+    let fake = servers(300, |_| true);
+    let stack = stack(&fake);
+    for path in ["/1", "/2", "/3"] {
+        let answer = stack
+            .clone()
+            .oneshot(get(&format!("{API}{path}")))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let asked = fake.seen_by(AS);
+    assert_eq!(asked.len(), 1);
+    let asked = &asked[0];
+    assert_eq!(asked.method, "POST");
+    assert_eq!(asked.uri, ENDPOINT);
+    assert_eq!(
+        asked.header("content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
+    assert_eq!(asked.header("accept"), Some("application/json"));
+    assert_eq!(asked.header("authorization"), None);
+    assert_eq!(
+        asked.body,
+        "grant_type=client_credentials&scope=api&client_id=m2m.dpop&client_secret=s3cret"
+    );
+    assert_eq!(asked.claims()["htu"], ENDPOINT);
+    assert_eq!(asked.claims()["htm"], "POST");
+    assert!(asked.claims().get("ath").is_none());
+    let served = fake.seen_by(RS);
+    assert_eq!(served.len(), 3);
+    assert!(
+        served
+            .iter()
+            .all(|seen| seen.header("authorization") == Some("DPoP t0"))
+    );
+}
+
+#[tokio::test]
+async fn requests_to_other_origins_pass_without_token() {
+    let fake = servers(300, |_| true);
+    let stack = stack(&fake);
+    for uri in [
+        "https://other.example/",
+        "https://api.example.com:444/",
+        "http://api.example.com/",
+    ] {
+        let mut request = get(uri);
+        request
+            .headers_mut()
+            .insert("authorization", "DPoP t9".parse().unwrap());
+        stack.clone().oneshot(request).await.unwrap();
+    }
+    assert_eq!(fake.seen_by(AS).len(), 0, "no token is needed");
+    for seen in fake.seen() {
+        assert_eq!(seen.header("authorization"), Some("DPoP t9"));
+        assert_eq!(seen.header("dpop"), None);
+    }
+}
+
+// Client authentication and parameters.
+
+#[tokio::test]
+async fn client_secret_basic_encodes_before_it_joins() {
+    let fake = servers(300, |_| true);
+    let request = TokenRequest::client_credentials(ENDPOINT, "id:ü")
+        .client_secret_basic("a:b c/+%&")
+        .scope("read write")
+        .resource("https://api.example.com/a?b=c")
+        .resource("urn:example:two")
+        .parameter("audience", "ä&=+");
+    stack_with(&fake, request).oneshot(get(API)).await.unwrap();
+    let asked = &fake.seen_by(AS)[0];
+    // base64("id%3A%C3%BC:a%3Ab+c%2F%2B%25%26")
+    assert_eq!(
+        asked.header("authorization"),
+        Some("Basic aWQlM0ElQzMlQkM6YSUzQWIrYyUyRiUyQiUyNSUyNg==")
+    );
+    assert!(asked.headers["authorization"].is_sensitive());
+    assert_eq!(
+        asked.body,
+        "grant_type=client_credentials&scope=read+write&resource=https%3A%2F%2Fapi.example.com%2Fa%3Fb%3Dc\
+         &resource=urn%3Aexample%3Atwo&audience=%C3%A4%26%3D%2B"
+    );
+}
+
+#[tokio::test]
+async fn a_client_without_secret_says_who_it_is() {
+    let fake = servers(300, |_| true);
+    stack_with(&fake, TokenRequest::client_credentials(ENDPOINT, "public"))
+        .oneshot(get(API))
+        .await
+        .unwrap();
+    let asked = &fake.seen_by(AS)[0];
+    assert_eq!(asked.body, "grant_type=client_credentials&client_id=public");
+    assert_eq!(asked.header("authorization"), None);
+}
+
+#[test]
+fn values_that_cannot_be_used_are_refused_before_the_first_request() {
+    let fake = servers(300, |_| true);
+    let audience = || Audience::origins([API]).unwrap();
+    let new = |request| {
+        TokenLayer::new(&DpopLayer::new(a3_key()), fake.clone(), request, audience()).map(drop)
+    };
+    let at = |endpoint: &str| {
+        TokenRequest::client_credentials(endpoint, "id").client_secret_post("s3cret")
+    };
+    for (request, word) in [
+        (at(""), "URL"),
+        (at("as.example.com/token"), "no URL"),
+        (at("/token"), "scheme"),
+        (at("https://"), "URL"),
+        (at("https://as.example.com/token#x"), "fragment"),
+        (
+            at("https://user:s3cret@as.example.com/token"),
+            "user information",
+        ),
+        (at("https://as.example.com:99999/token"), "port"),
+        (at("ftp://as.example.com/token"), "https"),
+        (TokenRequest::client_credentials(ENDPOINT, ""), "client id"),
+        (
+            at(ENDPOINT).parameter("client_secret", "s3cret"),
+            "method of its own",
+        ),
+        (
+            at(ENDPOINT).parameter("grant_type", "password"),
+            "method of its own",
+        ),
+        (
+            at(ENDPOINT).parameter("scope", "x").parameter("scope", "y"),
+            "method of its own",
+        ),
+        (at(ENDPOINT).parameter("", "x"), "parameter"),
+        (at(ENDPOINT).resource("api"), "RFC 8707"),
+        (at(ENDPOINT).resource("https://a/#f"), "RFC 8707"),
+    ] {
+        let error = new(request).unwrap_err();
+        assert!(error.is_config(), "{error}");
+        assert!(error.to_string().contains(word), "{word}: {error}");
+        assert!(
+            !format!("{error} {error:?}").contains("s3cret"),
+            "{error:?}"
+        );
+    }
+    let insecure = new(at("http://as.example.com/token")).unwrap_err();
+    assert!(insecure.is_insecure_http(), "{insecure}");
+    new(at("http://127.0.0.1:8080/token")).unwrap();
+    let plain = Audience::origins([API, "http://api.example.com"]).unwrap();
+    let dpop = DpopLayer::new(a3_key());
+    let insecure = TokenLayer::new(&dpop, fake.clone(), at(ENDPOINT), plain.clone()).unwrap_err();
+    assert!(
+        insecure.is_insecure_http() && insecure.to_string().contains("http://api"),
+        "{insecure}"
+    );
+    TokenLayer::new(
+        &dpop.danger_allow_plain_http(),
+        fake.clone(),
+        at(ENDPOINT),
+        plain,
+    )
+    .unwrap();
+    assert!(
+        Audience::origins(Vec::<String>::new())
+            .unwrap_err()
+            .is_config()
+    );
+    assert_eq!(fake.seen().len(), 0);
+}
+
+// One fetch.
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_first_requests_cost_one_token_request() {
+    let fake = servers(300, |_| true).delay(Duration::from_secs(1));
+    let stack = stack(&fake);
+    let tasks: Vec<_> = (0..100)
+        .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(fake.seen_by(AS).len(), 1);
+    assert_eq!(fake.seen_by(RS).len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_shared() {
+    let fake = Fake::new(|_, _| answer(400, &[], r#"{"error":"invalid_client"}"#))
+        .delay(Duration::from_secs(1));
+    let stack = stack(&fake);
+    let started = tokio::time::Instant::now();
+    let tasks: Vec<_> = (0..100)
+        .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
+        .collect();
+    for task in tasks {
+        let error = find(&task.await.unwrap().unwrap_err());
+        assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
+        assert!(error.is_token_request());
+    }
+    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(started.elapsed(), Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_outlives_its_callers() {
+    let fake = servers(300, |_| true).delay(Duration::from_millis(200));
+    let stack = stack(&fake);
+    let timed = ServiceBuilder::new()
+        .timeout(Duration::from_millis(150))
+        .service(stack);
+    timed.clone().oneshot(get(API)).await.unwrap_err();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(fake.seen().len(), 1);
+    let slow = Duration::from_secs(1);
+    let answer = tokio::time::timeout(slow, timed.into_inner().oneshot(get(API))).await;
+    assert_eq!(answer.unwrap().unwrap().status(), 200);
+    assert_eq!(
+        fake.seen_by(AS).len(),
+        1,
+        "the token of the first fetch was there"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authorization_server_that_never_answers_ends_in_an_error() {
+    let fake = servers(300, |_| true).delay(Duration::from_secs(86_400));
+    let started = tokio::time::Instant::now();
+    let error = find(&stack(&fake).oneshot(get(API)).await.unwrap_err());
+    assert!(error.is_timeout() && error.is_token_request(), "{error}");
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error_and_later_a_token() {
+    let fake = servers(300, |_| true);
+    let stack = stack(&fake);
+    let waker = std::task::Waker::noop();
+    let mut future = Box::pin(stack.clone().oneshot(get(API)));
+    match future
+        .as_mut()
+        .poll(&mut std::task::Context::from_waker(waker))
+    {
+        std::task::Poll::Ready(Err(error)) => {
+            assert!(
+                find(&error).is_token_request() && error.to_string().contains("Tokio"),
+                "{error}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let answer = runtime().block_on(stack.clone().oneshot(get(API))).unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[test]
+fn a_runtime_that_dies_with_the_fetch_does_not_take_the_layer_along() {
+    let slow = servers(300, |_| true).delay(Duration::from_millis(50));
+    let stack = stack(&slow);
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    runtime().block_on(async {
+        let request =
+            tokio::time::timeout(Duration::from_millis(1), stack.clone().oneshot(get(API)));
+        request.await.unwrap_err();
+    });
+    let answer = runtime().block_on(stack.oneshot(get(API))).unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(slow.seen_by(AS).len(), 2);
+}
+
+// Expiry.
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_before_it_ends() {
+    // Life in seconds, and when it is no longer used.
+    for (life, usable) in [(300, 290), (60, 54), (10, 9)] {
+        let fake = servers(life, |_| true);
+        let stack = stack(&fake);
+        stack.clone().oneshot(get(API)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(usable) - Duration::from_millis(100)).await;
+        stack.clone().oneshot(get(API)).await.unwrap();
+        assert_eq!(fake.seen_by(AS).len(), 1, "{life}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stack.clone().oneshot(get(API)).await.unwrap();
+        assert_eq!(fake.seen_by(AS).len(), 2, "{life}");
+        assert_eq!(fake.seen_by(RS)[2].header("authorization"), Some("DPoP t1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn life_is_counted_from_before_the_token_was_made() {
+    let fake = servers(60, |_| true).delay(Duration::from_secs(9));
+    let stack = stack(&fake);
+    stack.clone().oneshot(get(API)).await.unwrap(); // 9 s for the token, 9 s for the request
+    tokio::time::sleep(Duration::from_secs(54 - 18)).await;
+    stack.clone().oneshot(get(API)).await.unwrap();
+    assert_eq!(fake.seen_by(AS).len(), 2);
+}
+
+// Refused tokens.
+
+#[tokio::test]
+async fn a_refused_token_is_renewed_once_and_the_request_sent_again() {
+    let fake = servers(300, |number| number > 0);
+    let stack = stack(&fake);
+    let request = Request::post(API)
+        .body(Full::from("the whole body"))
+        .unwrap();
+    assert_eq!(stack.clone().oneshot(request).await.unwrap().status(), 200);
+    assert_eq!(fake.seen_by(AS).len(), 2);
+    let served = fake.seen_by(RS);
+    assert_eq!(served.len(), 2);
+    assert!(served.iter().all(|seen| seen.body == "the whole body"));
+    assert_ne!(served[0].claims()["ath"], served[1].claims()["ath"]);
+    assert_ne!(served[0].claims()["jti"], served[1].claims()["jti"]);
+    // The same with a token from the cache.
+    assert_eq!(stack.oneshot(get(API)).await.unwrap().status(), 200);
+    assert_eq!(fake.seen_by(AS).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_under_load_costs_one_token_request() {
+    let revoked = Arc::new(AtomicUsize::new(0));
+    let valid = revoked.clone();
+    let fake = servers(300, move |number| number >= valid.load(Ordering::Relaxed))
+        .delay(Duration::from_millis(100));
+    let stack = stack(&fake);
+    stack.clone().oneshot(get(API)).await.unwrap();
+    let tasks: Vec<_> = (0..200)
+        .map(|n| {
+            let stack = stack.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(n)).await;
+                stack.oneshot(get(API)).await
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    revoked.store(1, Ordering::Relaxed);
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(fake.seen_by(AS).len(), 2, "the first, and one renewal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_refusal_of_an_old_token_costs_the_new_one_nothing() {
+    let issued = AtomicUsize::new(0);
+    let fake = Fake::new(move |seen, _| {
+        if seen.uri.host() == Some(AS) {
+            return token(&format!("t{}", issued.fetch_add(1, Ordering::Relaxed)), 300);
+        }
+        match seen.header("authorization") {
+            Some("DPoP t0") => invalid_token(),
+            _ => ok(),
+        }
+    });
+    // Answers to `/late` come a minute later than the others.
+    let delayed = {
+        let fake = fake.clone();
+        tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let fake = fake.clone();
+            async move {
+                let late = request.uri().path() == "/late";
+                let answer = fake.oneshot(request).await?;
+                if late && answer.status() == 401 {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                }
+                Ok::<_, BoxError>(answer)
+            }
+        })
+    };
+    let dpop = DpopLayer::new(a3_key());
+    let tokens = TokenLayer::new(
+        &dpop,
+        fake.clone(),
+        request(),
+        Audience::origins([API]).unwrap(),
+    )
+    .unwrap();
+    let stack = BoxCloneService::new(
+        ServiceBuilder::new()
+            .layer(tokens)
+            .layer(dpop)
+            .service(delayed),
+    );
+    let late = tokio::spawn(stack.clone().oneshot(get(&format!("{API}/late"))));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stack.clone().oneshot(get(API)).await.unwrap().status(), 200);
+    assert_eq!(fake.seen_by(AS).len(), 2);
+    assert_eq!(late.await.unwrap().unwrap().status(), 200);
+    stack.oneshot(get(API)).await.unwrap();
+    assert_eq!(fake.seen_by(AS).len(), 2, "t1 is still in use");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_every_token_has_the_last_word() {
+    let fake = servers(300, |_| false);
+    let answer = stack(&fake).oneshot(get(API)).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), text(answer).await.as_str()),
+        (401, "refused")
+    );
+    assert_eq!((fake.seen_by(AS).len(), fake.seen_by(RS).len()), (2, 2));
+}
+
+#[tokio::test]
+async fn without_a_new_token_the_refusal_is_the_answer() {
+    let fake = Fake::new(|seen, n| match (seen.uri.host(), n) {
+        (Some(AS), 0) => token("t0", 300),
+        (Some(AS), _) => answer(503, &[], "down"),
+        (_, 1) => ok(),
+        _ => invalid_token(),
+    });
+    let stack = stack(&fake);
+    // Refused in the fast way, with the token from the cache, and in the slow one.
+    assert_eq!(stack.clone().oneshot(get(API)).await.unwrap().status(), 200);
+    let answer = stack.clone().oneshot(get(API)).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), text(answer).await.as_str()),
+        (401, "refused")
+    );
+    let error = find(&stack.oneshot(get(API)).await.unwrap_err());
+    assert!(error.to_string().contains("503"), "{error}");
+}
+
+#[tokio::test]
+async fn only_a_refused_token_is_renewed() {
+    for (status, headers, renewed) in [
+        (
+            401,
+            vec![("www-authenticate", r#"DPoP error="invalid_token""#)],
+            true,
+        ),
+        (
+            401,
+            vec![("www-authenticate", r#"Bearer error="invalid_token""#)],
+            true,
+        ),
+        (
+            401,
+            vec![
+                ("www-authenticate", r#"Basic realm="x""#),
+                ("www-authenticate", "DPoP error=invalid_token"),
+            ],
+            true,
+        ),
+        (401, vec![], false),
+        (
+            401,
+            vec![("www-authenticate", r#"DPoP algs="ES256""#)],
+            false,
+        ),
+        (
+            401,
+            vec![("www-authenticate", r#"DPoP error="invalid_dpop_proof""#)],
+            false,
+        ),
+        (
+            401,
+            vec![("www-authenticate", r#"Basic error="invalid_token""#)],
+            false,
+        ),
+        (
+            403,
+            vec![("www-authenticate", r#"DPoP error="invalid_token""#)],
+            false,
+        ),
+        (
+            403,
+            vec![("www-authenticate", r#"DPoP error="insufficient_scope""#)],
+            false,
+        ),
+        (
+            500,
+            vec![("www-authenticate", r#"DPoP error="invalid_token""#)],
+            false,
+        ),
+    ] {
+        let answers = headers.clone();
+        let fake = Fake::new(move |seen, _| match seen.uri.host() {
+            Some(AS) => token("t", 300),
+            _ => answer(status, &answers, ""),
+        });
+        stack(&fake).oneshot(get(API)).await.unwrap();
+        assert_eq!(
+            fake.seen_by(AS).len(),
+            1 + usize::from(renewed),
+            "{status} {headers:?}"
+        );
+        assert_eq!(
+            fake.seen_by(RS).len(),
+            1 + usize::from(renewed),
+            "{status} {headers:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_sent_again_leaves_the_renewal_to_the_next_request() {
+    let fake = servers(300, |number| number > 0);
+    let dpop = DpopLayer::new(a3_key()).replay(NoReplay);
+    let tokens = TokenLayer::new(
+        &dpop,
+        fake.clone(),
+        request(),
+        Audience::origins([API]).unwrap(),
+    )
+    .unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake.clone());
+    let answer = stack.clone().oneshot(get(API)).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), text(answer).await.as_str()),
+        (401, "refused")
+    );
+    assert_eq!(stack.oneshot(get(API)).await.unwrap().status(), 200);
+    assert_eq!((fake.seen_by(AS).len(), fake.seen_by(RS).len()), (2, 2));
+}
+
+// Nonces at the authorization server.
+
+fn as_challenge(nonce: &str) -> Response<Full<Bytes>> {
+    let body = r#"{"error":"use_dpop_nonce","error_description":"nonce"}"#;
+    answer(
+        400,
+        &[("content-type", "application/json"), ("dpop-nonce", nonce)],
+        body,
+    )
+}
+
+#[tokio::test]
+async fn the_authorization_servers_challenge_is_answered() {
+    let header_only = |nonce: &str| nonce_challenge(nonce);
+    for challenge in [as_challenge as fn(&str) -> _, header_only] {
+        let fake = Fake::new(
+            move |seen, _| match (seen.uri.host(), seen.nonce().as_deref()) {
+                (Some(AS), Some("fresh")) => {
+                    let mut answer = token("t", 1);
+                    answer
+                        .headers_mut()
+                        .insert("dpop-nonce", "next".parse().unwrap());
+                    answer
+                }
+                (Some(AS), Some("next")) => token("t", 1),
+                (Some(AS), _) => challenge("fresh"),
+                _ => ok(),
+            },
+        );
+        let stack = stack(&fake);
+        stack.clone().oneshot(get(API)).await.unwrap();
+        let asked = fake.seen_by(AS);
+        assert_eq!(asked.len(), 2);
+        assert_eq!(asked[0].body, asked[1].body);
+        assert_ne!(asked[0].claims()["jti"], asked[1].claims()["jti"]);
+        assert_eq!(
+            fake.seen_by(RS)[0].nonce(),
+            None,
+            "the nonce is the authorization server's"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nonce_in_a_successful_answer_is_for_the_next_token_request() {
+    let fake = Fake::new(|seen, n| {
+        let mut answer = if seen.uri.host() == Some(AS) {
+            token("t", 10)
+        } else {
+            ok()
+        };
+        answer
+            .headers_mut()
+            .insert("dpop-nonce", format!("n{n}").parse().unwrap());
+        answer
+    });
+    let stack = stack(&fake);
+    stack.clone().oneshot(get(API)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    stack.clone().oneshot(get(API)).await.unwrap();
+    let nonces: Vec<_> = fake.seen().iter().map(support::Seen::nonce).collect();
+    assert_eq!(nonces, [None, None, Some("n0".into()), Some("n1".into())]);
+}
+
+#[tokio::test]
+async fn endless_nonces_at_the_token_endpoint_cost_three_sends() {
+    let fake = Fake::new(|_, n| as_challenge(&format!("n{n}")));
+    let error = find(&stack(&fake).oneshot(get(API)).await.unwrap_err());
+    assert_eq!(error.oauth_error().unwrap().code(), "use_dpop_nonce");
+    assert_eq!(fake.seen().len(), 3);
+
+    let same = Fake::new(|_, _| as_challenge("same"));
+    stack(&same).oneshot(get(API)).await.unwrap_err();
+    assert_eq!(
+        same.seen().len(),
+        2,
+        "no progress with the nonce that was just sent"
+    );
+
+    let none = Fake::new(|_, _| answer(400, &[], r#"{"error":"use_dpop_nonce"}"#));
+    stack(&none).oneshot(get(API)).await.unwrap_err();
+    assert_eq!(none.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn both_servers_may_give_each_nonce_once() {
+    let used = std::sync::Mutex::new(std::collections::HashSet::new());
+    let fake = Fake::new(move |seen, n| {
+        let fresh = format!("n{n}");
+        let good = seen
+            .nonce()
+            .is_some_and(|nonce| used.lock().unwrap().insert(nonce));
+        match (seen.uri.host(), good) {
+            (Some(AS), true) => token("t", 300),
+            (Some(AS), false) => as_challenge(&fresh),
+            (_, true) => ok(),
+            (_, false) => nonce_challenge(&fresh),
+        }
+    });
+    let stack = stack(&fake);
+    let tasks: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().status(), 200);
+    }
+}
+
+// Order and readiness.
+
+#[tokio::test]
+async fn a_token_layer_without_dpop_below_is_an_error() {
+    let fake = Fake::new(|seen, _| {
+        if seen.uri.host() == Some(AS) {
+            token("t", 300)
+        } else {
+            ok()
+        }
+    });
+    let dpop = DpopLayer::new(a3_key());
+    let tokens = TokenLayer::new(
+        &dpop,
+        fake.clone(),
+        request(),
+        Audience::origins([API]).unwrap(),
+    )
+    .unwrap();
+    let alone = ServiceBuilder::new()
+        .layer(tokens.clone())
+        .service(fake.clone());
+    let inside_out = ServiceBuilder::new()
+        .layer(dpop.clone())
+        .layer(tokens.clone())
+        .service(fake.clone());
+    // Another stack of the same layers that is right proves nothing for these.
+    let right = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake.clone());
+    right.oneshot(get(API)).await.unwrap();
+    for _ in 0..2 {
+        for result in [
+            alone.clone().oneshot(get(API)).await,
+            inside_out.clone().oneshot(get(API)).await,
+        ] {
+            let error = find(&result.unwrap_err());
+            assert!(error.is_layer_order(), "{error}");
+            assert!(
+                error.to_string().contains(".layer(tokens).layer(dpop)"),
+                "{error}"
+            );
+        }
+    }
+    // The first one of a stack, without a token in the cache.
+    let tokens = TokenLayer::new(
+        &DpopLayer::new(a3_key()),
+        fake.clone(),
+        request(),
+        Audience::origins([API]).unwrap(),
+    );
+    let error = tokens
+        .unwrap()
+        .layer(fake)
+        .oneshot(get(API))
+        .await
+        .unwrap_err();
+    assert!(find(&error).is_layer_order());
+}
+
+#[tokio::test]
+async fn path_only_uris_need_an_origin() {
+    let fake = servers(300, |_| true);
+    let audience = || Audience::origins([API]).unwrap();
+    let dpop = DpopLayer::new(a3_key());
+    let tokens = TokenLayer::new(&dpop, fake.clone(), request(), audience()).unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop.clone())
+        .service(fake.clone());
+    let error = find(&stack.oneshot(get("/pkg.Svc/M")).await.unwrap_err());
+    assert!(error.is_missing_origin(), "{error}");
+
+    let dpop = dpop.origin(API.parse().unwrap());
+    let tokens = TokenLayer::new(&dpop, fake.clone(), request(), audience()).unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake.clone());
+    stack.oneshot(get("/pkg.Svc/M")).await.unwrap();
+    assert_eq!(
+        fake.seen().last().unwrap().claims()["htu"],
+        "https://api.example.com/pkg.Svc/M"
+    );
+}
+
+#[tokio::test]
+async fn two_issuers_and_two_keys_share_a_stack() {
+    let fake = Fake::new(|seen, _| match seen.uri.host() {
+        Some("as1.example") => token("one", 300),
+        Some("as2.example") => token("two", 300),
+        _ => ok(),
+    });
+    let keys = [a3_key(), DpopKey::generate().unwrap()];
+    let tokens = |n: usize| {
+        TokenLayer::new(
+            &DpopLayer::new(keys[n].clone()),
+            fake.clone(),
+            TokenRequest::client_credentials(format!("https://as{}.example/token", n + 1), "id"),
+            Audience::origins([format!("https://api{}.example", n + 1)]).unwrap(),
+        )
+        .unwrap()
+    };
+    let stack = ServiceBuilder::new()
+        .layer(tokens(0))
+        .layer(tokens(1))
+        .layer(DpopLayer::new(keys[0].clone()))
+        .service(fake.clone());
+    for n in [1, 2] {
+        stack
+            .clone()
+            .oneshot(get(&format!("https://api{n}.example/")))
+            .await
+            .unwrap();
+        let asked = &fake.seen_by(&format!("as{n}.example"))[0];
+        let served = &fake.seen_by(&format!("api{n}.example"))[0];
+        let jwk = |seen: &support::Seen| support::header(seen.proof())["jwk"].to_string();
+        assert_eq!(
+            jwk(asked),
+            jwk(served),
+            "the key that the token was asked for with"
+        );
+        assert_eq!(
+            jwk(asked),
+            serde_json::from_str::<serde_json::Value>(keys[n - 1].public_jwk())
+                .unwrap()
+                .to_string()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_the_caller_brings_is_the_one_that_is_sent() {
+    let fake = Fake::new(|_, _| invalid_token());
+    let own = DpopKey::generate().unwrap();
+    let answer = stack(&fake)
+        .oneshot(with_token(get(API), &own_token(&own)))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 401, "it is the caller's to renew");
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].header("authorization"), Some("DPoP own.token"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_and_api_request_fit_through_one_place() {
+    let fake = servers(300, |number| number > 0).delay(Duration::from_millis(10));
+    for limit in [1, 4] {
+        let shared = ServiceBuilder::new()
+            .buffer(1)
+            .concurrency_limit(limit)
+            .service(fake.clone());
+        let dpop = DpopLayer::new(a3_key());
+        let audience = Audience::origins([API]).unwrap();
+        let tokens = TokenLayer::new(&dpop, shared.clone(), request(), audience).unwrap();
+        let stack = ServiceBuilder::new()
+            .layer(tokens)
+            .layer(dpop)
+            .service(shared);
+        let tasks: Vec<_> = (0..16)
+            .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
+            .collect();
+        for task in tasks {
+            let answer = tokio::time::timeout(Duration::from_secs(60), task)
+                .await
+                .expect("no deadlock");
+            assert_eq!(answer.unwrap().unwrap().status(), 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_token_holds_no_place() {
+    let (client, mut authorization_server) =
+        mock::pair::<Request<Full<Bytes>>, Response<Full<Bytes>>>();
+    let dpop = DpopLayer::new(a3_key());
+    let tokens =
+        TokenLayer::new(&dpop, client, request(), Audience::origins([API]).unwrap()).unwrap();
+    let layers = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .concurrency_limit(1)
+        .into_inner();
+    let (mut service, mut resource_server) =
+        mock::spawn_layer::<Request<Full<Bytes>>, Response<Full<Bytes>>, _>(layers);
+
+    tokio_test::assert_ready_ok!(service.poll_ready());
+    let mut waiting = tokio_test::task::spawn(service.call(get(API)));
+    tokio_test::assert_pending!(waiting.poll());
+    // The only place is free for a request that needs no token.
+    tokio_test::assert_ready_ok!(service.poll_ready());
+    let mut other = tokio_test::task::spawn(service.call(get("https://other.example/")));
+    tokio_test::assert_pending!(other.poll());
+    let (_, reply) = resource_server.next_request().await.unwrap();
+    reply.send_response(ok());
+    tokio_test::assert_ready_ok!(other.poll());
+    drop(other);
+
+    let (_, reply) = authorization_server.next_request().await.unwrap();
+    reply.send_response(token("t", 300));
+    let answer = tokio::spawn(async move { waiting.await });
+    let (request, reply) = resource_server.next_request().await.unwrap();
+    assert_eq!(request.headers()["authorization"], "DPoP t");
+    reply.send_response(ok());
+    assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn readiness_knows_nothing_of_tokens() {
+    let fake = Fake::new(|_, _| answer(500, &[], ""));
+    let dpop = DpopLayer::new(a3_key());
+    let tokens = TokenLayer::new(
+        &dpop,
+        fake.clone(),
+        request(),
+        Audience::origins([API]).unwrap(),
+    )
+    .unwrap();
+    let stack = ServiceBuilder::new()
+        .buffer(1)
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake.clone());
+    drop(stack.clone().ready().await.unwrap());
+    assert_eq!(fake.seen().len(), 0, "nothing is fetched by being ready");
+    for _ in 0..100 {
+        assert!(find(&stack.clone().oneshot(get(API)).await.unwrap_err()).is_token_request());
+    }
+    stack
+        .clone()
+        .oneshot(get("https://other.example/"))
+        .await
+        .unwrap();
+}
+
+#[test]
+fn services_and_futures_are_what_tower_needs() {
+    fn service<T: Clone + Send + Sync + 'static>(_: &T) {}
+    fn future<T: Send + 'static>(_: &T) {}
+    let (mock, _handle) = mock::pair::<Request<Full<Bytes>>, Response<Full<Bytes>>>();
+    let dpop = DpopLayer::new(a3_key());
+    let tokens = TokenLayer::new(
+        &dpop,
+        mock.clone(),
+        request(),
+        Audience::origins([API]).unwrap(),
+    )
+    .unwrap();
+    service(&tokens);
+    let mut token = tokens.layer(dpop.layer(mock));
+    service(&token);
+    let _ = (token.get_ref(), format!("{token:?} {tokens:?}"));
+    let _ = token.get_mut();
+    let ready = tokio_test::task::spawn(std::future::poll_fn(|cx| token.poll_ready(cx))).poll();
+    assert!(ready.is_ready());
+    future(&token.call(get(API)));
+    drop(token.into_inner());
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_sync_will_do() {
+    let fake = servers(300, |_| true);
+    let only_send: BoxCloneService<_, _, BoxError> = BoxCloneService::new(fake.clone());
+    let dpop = DpopLayer::new(a3_key());
+    let tokens = TokenLayer::new(
+        &dpop,
+        only_send,
+        request(),
+        Audience::origins([API]).unwrap(),
+    )
+    .unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake);
+    assert_eq!(
+        stack.oneshot(get(API)).await.unwrap().status(),
+        StatusCode::OK
+    );
+}
