@@ -304,6 +304,8 @@ pub(crate) fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn secure(origin: &str) -> bool {
@@ -367,6 +369,40 @@ mod tests {
             let mut uri: Uri = wire.parse().unwrap();
             Target::new(&uri, None).unwrap().canonicalize(&mut uri);
             assert_eq!(uri, canonical, "{wire}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,80}", other in "[a-zA-Z0-9:/?#@.%\\[\\] -]{0,80}") {
+            for text in [text, other] {
+                let _ = same_target(&text, &text);
+                if let Ok(origin) = text.parse::<Origin>() {
+                    prop_assert_eq!(origin.as_str().parse::<Origin>().unwrap(), origin);
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_emitted_is_canonical_and_compares_equal(
+            scheme in "https?",
+            host in "[a-zA-Z0-9]{1,10}(\\.[a-zA-Z0-9]{1,10}){0,2}",
+            port in proptest::option::of(1_u16..),
+            path in "(/([a-zA-Z0-9._~!$&'()*+,;=:@-]|%[0-9a-fA-F]{2}){0,6}){0,4}",
+            query in "(\\?[a-z=&/?]{0,10})?",
+        ) {
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            let url = format!("{scheme}://{host}{port}{path}{query}");
+            let uri: Uri = url.parse().unwrap();
+            let target = Target::new(&uri, None).unwrap();
+            let origin: Origin = target.origin().parse().unwrap();
+            prop_assert_eq!(origin.as_str(), target.origin());
+            prop_assert_eq!(target.origin().to_ascii_lowercase(), target.origin());
+            let path = if path.is_empty() { "/" } else { &path };
+            prop_assert_eq!(target.htu(), format!("{}{path}", target.origin()), "the path as it is");
+            prop_assert!(same_target(&url, target.htu()));
+            let longer = format!("{}x", target.htu());
+            prop_assert!(!same_target(&url, &longer));
         }
     }
 }

@@ -25,6 +25,9 @@ const RESERVED: [&str; 6] = [
     "client_assertion_type",
 ];
 
+/// Parameters whose values are no secrets; an error that names them helps.
+const PUBLIC: [&str; 3] = ["scope", "resource", "audience"];
+
 /// How a token is asked for: the grant, the client and how it shows who it is (RFC 6749).
 ///
 /// ```
@@ -199,18 +202,33 @@ impl TokenRequest {
         request
     }
 
-    /// What must not show in any error: the secret, as it is and as it is sent.
+    /// What must not show in any error: the client's secret and the values of parameters that nobody here
+    /// knows, as they are and as they are sent.
     pub(crate) fn secrets(&self) -> Vec<Zeroizing<String>> {
+        let unknown = self
+            .parameters
+            .iter()
+            .filter(|(name, _)| !PUBLIC.contains(&name.as_str()));
+        let mut secrets: Vec<_> = unknown
+            .map(|(_, value)| Zeroizing::new(value.clone()))
+            .collect();
         match &self.authentication {
-            ClientAuthentication::None => Vec::new(),
+            ClientAuthentication::None => {}
             ClientAuthentication::SecretPost(secret)
             | ClientAuthentication::SecretBasic(secret) => {
-                let encoded = Zeroizing::new(byte_serialize(secret.as_bytes()).collect::<String>());
                 let pair = Zeroizing::new(credentials(&self.client_id, secret));
-                let pair = Zeroizing::new(BASE64.encode(pair.as_bytes()));
-                vec![pair, encoded, secret.clone()]
+                secrets.push(Zeroizing::new(BASE64.encode(pair.as_bytes())));
+                secrets.push(secret.clone());
             }
         }
+        let encoded = |secret: &Zeroizing<String>| {
+            Zeroizing::new(byte_serialize(secret.as_bytes()).collect::<String>())
+        };
+        let encoded: Vec<_> = secrets.iter().map(encoded).collect();
+        secrets.extend(encoded);
+        // The longest first: one may be a part of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
     }
 }
 

@@ -9,10 +9,7 @@ use http::{
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::{
-    error::{Error, Kind, OAuthError},
-    origin::printable,
-};
+use crate::error::{Error, Kind, OAuthError};
 
 /// The life of a token whose answer does not tell it: short enough not to be wrong for long, long enough
 /// not to ask all the time.
@@ -38,14 +35,17 @@ pub(crate) fn parse(
     secrets: &[Zeroizing<String>],
 ) -> Result<TokenResponse, Error> {
     if status.is_redirection() {
-        return Err(Error::new(Kind::BadResponse, redirected(status, headers)));
+        return Err(Error::new(
+            Kind::BadResponse,
+            redirected(status, headers, secrets),
+        ));
     }
     let members = match serde_json::from_slice(body) {
         Ok(Value::Object(members)) => members,
-        _ => return Err(no_oauth(status, headers, body)),
+        _ => return Err(no_oauth(status, headers, body, secrets)),
     };
     if status.is_success() {
-        return success(&members);
+        return success(&members, secrets);
     }
     // What a proxy or a crashed server says in a 5xx answer is no verdict on the client.
     if let Some(code) = text(&members, "error").filter(|_| status.is_client_error()) {
@@ -66,7 +66,7 @@ pub(crate) fn parse(
         }
         return Err(Error::new(Kind::Refused(error), message));
     }
-    Err(no_oauth(status, headers, body))
+    Err(no_oauth(status, headers, body, secrets))
 }
 
 /// Whether an answer asks for a proof with another nonce (RFC 9449, section 8).
@@ -76,7 +76,10 @@ pub(crate) fn asks_for_nonce(status: StatusCode, body: &[u8]) -> bool {
             .is_ok_and(|body| body.get("error").and_then(Value::as_str) == Some("use_dpop_nonce"))
 }
 
-fn success(members: &Map<String, Value>) -> Result<TokenResponse, Error> {
+fn success(
+    members: &Map<String, Value>,
+    secrets: &[Zeroizing<String>],
+) -> Result<TokenResponse, Error> {
     let token = text(members, "access_token").filter(|token| !token.is_empty()).ok_or_else(|| {
         Error::new(
             Kind::BadResponse,
@@ -98,7 +101,7 @@ fn success(members: &Map<String, Value>) -> Result<TokenResponse, Error> {
             format!(
                 "the authorization server gave a `{}` token, not one that is bound to the key: switch DPoP \
                  on for this client at the server (RFC 9449, section 5)",
-                clean(token_type, &[])
+                clean(token_type, secrets)
             ),
         ));
     }
@@ -122,7 +125,7 @@ fn life(expires_in: Option<&Value>) -> Duration {
         })
 }
 
-fn redirected(status: StatusCode, headers: &HeaderMap) -> String {
+fn redirected(status: StatusCode, headers: &HeaderMap, secrets: &[Zeroizing<String>]) -> String {
     let mut message = format!(
         "the token endpoint answered with a redirect ({status}), which is not followed: a client secret \
          goes nowhere but to the configured URL"
@@ -134,13 +137,18 @@ fn redirected(status: StatusCode, headers: &HeaderMap) -> String {
         let location = location.split(['?', '#']).next().unwrap_or_default();
         message.push_str(&format!(
             "; if `{}` is the right one, configure it",
-            printable(location)
+            clean(location, secrets)
         ));
     }
     message
 }
 
-fn no_oauth(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+fn no_oauth(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    secrets: &[Zeroizing<String>],
+) -> Error {
     let what = if body.is_empty() {
         "an empty body".to_owned()
     } else {
@@ -148,7 +156,7 @@ fn no_oauth(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
         {
-            Some(content_type) => format!("a body of type `{}`", printable(content_type)),
+            Some(content_type) => format!("a body of type `{}`", clean(content_type, secrets)),
             None => "a body of no type".to_owned(),
         }
     };
@@ -202,4 +210,217 @@ fn clean(text: &str, secrets: &[Zeroizing<String>]) -> String {
         })
         .take(SHOWN_BYTES)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(status: u16, body: &[u8]) -> Result<TokenResponse, Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        headers.insert(
+            LOCATION,
+            HeaderValue::from_static("https://new.example/token?s3cret"),
+        );
+        let secrets = [Zeroizing::new("s3cret".to_owned())];
+        parse(
+            StatusCode::from_u16(status).unwrap(),
+            &headers,
+            body,
+            &secrets,
+        )
+    }
+
+    fn refusal(status: u16, body: &str) -> Error {
+        let error = read(status, body.as_bytes()).err().expect("refused");
+        let shown = format!("{error} {error:?}");
+        assert!(
+            !shown.contains("s3cret") && !shown.contains("t0ken"),
+            "{shown}"
+        );
+        assert!(
+            !error.to_string().contains(char::is_control),
+            "one line: {error}"
+        );
+        error
+    }
+
+    fn life_of(expires_in: &str) -> f64 {
+        let body =
+            format!(r#"{{"access_token":"t","token_type":"DPoP","expires_in":{expires_in}}}"#);
+        read(200, body.as_bytes()).ok().unwrap().life.as_secs_f64()
+    }
+
+    #[test]
+    fn a_token_and_what_else_a_server_may_add() {
+        for token_type in ["DPoP", "dpop", "DPOP", "dPoP"] {
+            let body = json!({
+                "access_token": "Kz~8mXK1", "token_type": token_type, "expires_in": 2677,
+                "refresh_token": "r", "scope": null, "unknown": {"a": [1]},
+            });
+            let answer = read(200, body.to_string().as_bytes()).ok().unwrap();
+            assert_eq!(*answer.access_token, "Kz~8mXK1");
+            assert_eq!(answer.life, Duration::from_secs(2677));
+        }
+    }
+
+    #[test]
+    fn life_is_what_the_server_means_within_bounds() {
+        for (expires_in, life) in [
+            ("3600", 3600.0),
+            ("\"3600\"", 3600.0),
+            ("3600.0", 3600.0),
+            ("3.6e3", 3600.0),
+            ("1", 1.0),
+            ("0", 1.0),
+            ("\"0\"", 1.0),
+            ("86401", 86_400.0),
+            ("18446744073709551615", 86_400.0),
+            ("9223372036854775807", 86_400.0),
+            ("1e300", 86_400.0),
+            ("\"99999999999999999999999999\"", 86_400.0),
+            // What means nothing counts as missing.
+            ("null", 300.0),
+            ("-1", 300.0),
+            ("-0.5", 300.0),
+            ("0.5", 300.0),
+            ("\"3600abc\"", 300.0),
+            ("\"\"", 300.0),
+            ("\"1h\"", 300.0),
+            ("\"-1\"", 300.0),
+            ("\" 60\"", 300.0),
+            ("[]", 300.0),
+            ("{}", 300.0),
+            ("true", 300.0),
+        ] {
+            assert_eq!(life_of(expires_in), life, "{expires_in}");
+        }
+        let missing = read(200, br#"{"access_token":"t","token_type":"DPoP"}"#)
+            .ok()
+            .unwrap();
+        assert_eq!(missing.life, DEFAULT_LIFE);
+    }
+
+    #[test]
+    fn whatever_is_not_bound_to_the_key_is_refused() {
+        for body in [
+            r#"{"access_token":"t0ken","token_type":"Bearer"}"#,
+            r#"{"access_token":"t0ken","token_type":"mac"}"#,
+            r#"{"access_token":"t0ken","token_type":""}"#,
+            r#"{"access_token":"t0ken","token_type":null}"#,
+            r#"{"access_token":"t0ken","token_type":["DPoP"]}"#,
+            r#"{"access_token":"t0ken"}"#,
+        ] {
+            let error = refusal(200, body);
+            assert!(
+                error.is_downgrade() && error.is_token_request(),
+                "{body}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_none_says_what_came() {
+        for (status, body, word) in [
+            (200, "", "empty body"),
+            (200, "<html>t0ken</html>", "text/html"),
+            (200, "null", "text/html"),
+            (200, "\"t0ken\"", "text/html"),
+            (200, "{\"access_token\":\"t0ken\"", "text/html"),
+            (200, "{}", "access_token"),
+            (
+                200,
+                r#"{"access_token":"","token_type":"DPoP"}"#,
+                "access_token",
+            ),
+            (
+                200,
+                r#"{"access_token":1,"token_type":"DPoP"}"#,
+                "access_token",
+            ),
+            (200, r#"{"error":"invalid_client"}"#, "access_token"),
+            (404, "{}", "token endpoint"),
+            (500, "oops s3cret", "trouble"),
+            (503, r#"{"error":"invalid_grant"}"#, "trouble"),
+            (302, "", "https://new.example/token`"),
+            (
+                307,
+                r#"{"access_token":"t0ken","token_type":"DPoP"}"#,
+                "redirect",
+            ),
+        ] {
+            let error = refusal(status, body);
+            assert!(error.to_string().contains(word), "{status} {body}: {error}");
+            assert!(
+                error.oauth_error().is_none() && error.is_token_request(),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_code_and_loses_its_secrets() {
+        let body = json!({
+            "error": "invalid_client",
+            "error_description": format!("no s3cret like\r\n{} fits", "é".repeat(1000)),
+        });
+        let error = refusal(401, &body.to_string());
+        let oauth = error.oauth_error().expect("a refusal");
+        assert_eq!(
+            (oauth.status().as_u16(), oauth.code()),
+            (401, "invalid_client")
+        );
+        let description = oauth.description().expect("a description");
+        assert!(description.starts_with("no *** like??"), "{description}");
+        assert_eq!(description.len(), SHOWN_BYTES);
+        assert!(error.to_string().contains("check client id"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(status in 100_u16..600, body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(answer) = read(status, &body) {
+                prop_assert!(!answer.access_token.is_empty());
+            }
+        }
+
+        #[test]
+        fn no_json_panics_and_life_stays_within_bounds(
+            expires_in in prop_oneof![
+                any::<f64>().prop_map(Value::from),
+                any::<i64>().prop_map(Value::from),
+                any::<u64>().prop_map(Value::from),
+                ".{0,20}".prop_map(Value::from),
+                any::<u64>().prop_map(|n| Value::from(n.to_string())),
+                Just(Value::Null),
+            ],
+            error in ".{0,300}",
+            status in prop_oneof![Just(200_u16), Just(400), Just(401), Just(500)],
+        ) {
+            let body = json!({
+                "access_token": "t", "token_type": "DPoP", "expires_in": expires_in,
+                "error": error, "error_description": format!("s3cret {error}"),
+            });
+            match read(status, body.to_string().as_bytes()) {
+                Ok(answer) => prop_assert!(LIFE.contains(&answer.life.as_secs_f64())),
+                Err(error) => {
+                    let shown = format!("{error} {error:?}");
+                    prop_assert!(!shown.contains("s3cret"), "{}", shown);
+                }
+            }
+        }
+
+        #[test]
+        fn what_a_server_wrote_the_parser_finds(token in "[ -~]{1,200}", seconds in 1_u64..86_400) {
+            let body = json!({"access_token": token, "token_type": "DPoP", "expires_in": seconds});
+            let answer = read(200, body.to_string().as_bytes()).ok().expect("a token");
+            prop_assert_eq!(&*answer.access_token, &token);
+            prop_assert_eq!(answer.life, Duration::from_secs(seconds));
+        }
+    }
 }
