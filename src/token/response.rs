@@ -42,7 +42,7 @@ pub(crate) fn parse(
     }
     let members = match serde_json::from_slice(body) {
         Ok(Value::Object(members)) => members,
-        _ => return Err(no_oauth(status, headers, body, secrets)),
+        _ => return Err(no_oauth(status, headers, body)),
     };
     if status.is_success() {
         return success(&members, secrets);
@@ -66,7 +66,7 @@ pub(crate) fn parse(
         }
         return Err(Error::new(Kind::Refused(error), message));
     }
-    Err(no_oauth(status, headers, body, secrets))
+    Err(no_oauth(status, headers, body))
 }
 
 /// Whether an answer asks for a proof with another nonce (RFC 9449, section 8).
@@ -143,22 +143,11 @@ fn redirected(status: StatusCode, headers: &HeaderMap, secrets: &[Zeroizing<Stri
     message
 }
 
-fn no_oauth(
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: &[u8],
-    secrets: &[Zeroizing<String>],
-) -> Error {
-    let what = if body.is_empty() {
-        "an empty body".to_owned()
-    } else {
-        match headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-        {
-            Some(content_type) => format!("a body of type `{}`", clean(content_type, secrets)),
-            None => "a body of no type".to_owned(),
-        }
+fn no_oauth(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    let what = match media_type(headers) {
+        _ if body.is_empty() => "an empty body".to_owned(),
+        Some(media_type) => format!("a body of type `{media_type}`"),
+        None => "a body of no known type".to_owned(),
     };
     let advice = if status.is_server_error() {
         "the server is in trouble; try again later"
@@ -171,6 +160,14 @@ fn no_oauth(
             "the token endpoint answered {status} with {what}, not with the JSON of RFC 6749, section 5: {advice}"
         ),
     )
+}
+
+/// The media type, if it looks like one: nothing else of the header is shown.
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = value.split(';').next()?.trim();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/+.-".contains(&b);
+    (media_type.len() <= 60 && media_type.bytes().all(plain)).then_some(media_type)
 }
 
 /// What to do, where the code alone does not say it.
