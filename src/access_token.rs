@@ -59,14 +59,14 @@ impl AccessToken {
                  (allowed: letters, digits, `-._~+/`, then `=`)",
             ));
         }
-        if let Some(thumbprint) = bound_to(token) {
-            if thumbprint != key.thumbprint() {
-                return Err(Error::new(
-                    Kind::OtherKey,
-                    "the access token is bound to another key (`cnf.jkt`) than the one that would prove it: \
-                     use the key that the token was requested with",
-                ));
-            }
+        if let Some(thumbprint) = bound_to(token)
+            && thumbprint != key.thumbprint()
+        {
+            return Err(Error::new(
+                Kind::OtherKey,
+                "the access token is bound to another key (`cnf.jkt`) than the one that would prove it: \
+                 use the key that the token was requested with",
+            ));
         }
         let mut authorization = HeaderValue::try_from(format!("DPoP {token}"))
             .map_err(|_| Error::config("the access token is no header value"))?;

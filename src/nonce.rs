@@ -89,6 +89,25 @@ impl NonceStore {
         Some(slot.nonce.clone())
     }
 
+    /// Forgets a nonce, unless it was replaced meanwhile.
+    pub(crate) fn forget(&self, thumbprint: &str, origin: &str, role: Role, nonce: &Nonce) {
+        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let nonces = &mut *guard;
+        let Some(slots) = nonces.by_origin.get_mut(origin) else {
+            return;
+        };
+        let this = |slot: &Slot| {
+            slot.role == role && *slot.thumbprint == *thumbprint && slot.nonce == *nonce
+        };
+        if let Some(at) = slots.iter().position(this) {
+            nonces.bytes -= slots.swap_remove(at).nonce.as_str().len();
+            nonces.count -= 1;
+        }
+        if slots.is_empty() {
+            nonces.by_origin.remove(origin);
+        }
+    }
+
     pub(crate) fn learn(&self, thumbprint: &str, origin: &str, role: Role, nonce: Nonce) {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let nonces = &mut *guard;
@@ -252,6 +271,21 @@ mod tests {
             Some("4")
         );
         assert_eq!(get("k2", "https://a", Role::AuthorizationServer), None);
-        assert_eq!(store.0.read().unwrap().count, 4);
+
+        store.forget("k1", "https://a", Role::ResourceServer, &nonce("1"));
+        assert_eq!(
+            get("k1", "https://a", Role::ResourceServer).as_deref(),
+            Some("5"),
+            "not it"
+        );
+        store.forget("k1", "https://a", Role::ResourceServer, &nonce("5"));
+        assert_eq!(get("k1", "https://a", Role::ResourceServer), None);
+        assert_eq!(
+            get("k2", "https://a", Role::ResourceServer).as_deref(),
+            Some("2")
+        );
+        store.forget("k1", "https://a:8443", Role::ResourceServer, &nonce("4"));
+        assert_eq!(store.0.read().unwrap().by_origin.len(), 1);
+        assert_eq!(store.0.read().unwrap().count, 2);
     }
 }

@@ -69,7 +69,7 @@ impl FromStr for Origin {
             ));
         }
         let target = Target::new(&uri, None)?;
-        Ok(Self(target.origin().into()))
+        Ok(target.to_origin())
     }
 }
 
@@ -144,6 +144,10 @@ impl Target {
     /// The origin, in the form of [`Origin::as_str`].
     pub(crate) fn origin(&self) -> &str {
         &self.htu[..self.origin_len]
+    }
+
+    pub(crate) fn to_origin(&self) -> Origin {
+        Origin(self.origin().into())
     }
 
     pub(crate) fn is_secure(&self) -> bool {

@@ -389,8 +389,8 @@ async fn nonces_are_learned_from_every_answer() {
     send_all(&fake, &["/"; 7]).await;
     let sent: Vec<_> = fake.seen().iter().map(Seen::nonce).collect();
     assert_eq!(sent[0], None);
-    for n in 1..7 {
-        assert_eq!(sent[n], Some(format!("n{}", n - 1)));
+    for (n, sent) in sent[1..].iter().enumerate() {
+        assert_eq!(*sent, Some(format!("n{n}")));
     }
 }
 
@@ -421,8 +421,9 @@ async fn without_progress_nothing_is_sent_again() {
     let challenge = r#"DPoP error="use_dpop_nonce""#;
     let bearer = r#"Bearer error="use_dpop_nonce""#;
     let lookalike = r#"DPoP error="invalid_token", error_description="not use_dpop_nonce""#;
-    // Headers of every answer, and how many sends the two requests cost.
-    let rows: [(u16, &[(&str, &str)], usize); 13] = [
+    // Status and headers of every answer, and how many sends the two requests cost.
+    type Row<'a> = (u16, &'a [(&'a str, &'a str)], usize);
+    let rows: [Row<'_>; 13] = [
         (
             401,
             &[("www-authenticate", challenge), ("dpop-nonce", "same")],
@@ -578,6 +579,35 @@ async fn a_request_to_an_authorization_server_has_a_proof_without_ath() {
         !seen[1].headers.contains_key("dpop"),
         "no proof for a server that the mark does not name"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_gave_up_nonces_does_not_lock_us_out() {
+    let stray = r#"DPoP error="invalid_dpop_proof", error_description="nonces are not supported""#;
+    let fake = Fake::new(move |seen, n| match (n, seen.nonce()) {
+        (0, _) => answer(200, &[("dpop-nonce", "old")], ""),
+        (_, Some(_)) => answer(401, &[("www-authenticate", stray)], ""),
+        (_, None) => ok(),
+    });
+    let answers = send_all(&fake, &["/", "/", "/", "/"]).await;
+    let statuses: Vec<u16> = answers
+        .iter()
+        .map(|answer| answer.status().as_u16())
+        .collect();
+    assert_eq!(statuses, [200, 401, 200, 200]);
+
+    // A refusal that offers a nonce, and one of a proof without any, take nothing away.
+    let fake = Fake::new(move |_, n| match n {
+        0 => answer(200, &[("dpop-nonce", "first")], ""),
+        1 => answer(
+            401,
+            &[("www-authenticate", stray), ("dpop-nonce", "second")],
+            "",
+        ),
+        _ => ok(),
+    });
+    send_all(&fake, &["/", "/", "/"]).await;
+    assert_eq!(fake.seen()[2].nonce().as_deref(), Some("second"));
 }
 
 // Bodies.

@@ -42,15 +42,24 @@ struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     fn nonce(nonce: impl Into<Option<&'a str>>) -> Self {
-        Self { nonce: nonce.into(), ..Self::default() }
+        Self {
+            nonce: nonce.into(),
+            ..Self::default()
+        }
     }
 
     fn ahead(ahead: i64) -> Self {
-        Self { ahead, ..Self::default() }
+        Self {
+            ahead,
+            ..Self::default()
+        }
     }
 
     fn jti(jti: &'a str) -> Self {
-        Self { jti: Some(jti), ..Self::default() }
+        Self {
+            jti: Some(jti),
+            ..Self::default()
+        }
     }
 }
 
@@ -66,7 +75,13 @@ fn proof(key: &DpopKey, method: &Method, url: &str, claims: Claims<'_>) -> Strin
         proof = proof.nonce(nonce);
     }
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    proof.sign_at(key, now.checked_add_signed(claims.ahead).unwrap(), claims.jti.unwrap_or(&unique)).unwrap()
+    proof
+        .sign_at(
+            key,
+            now.checked_add_signed(claims.ahead).unwrap(),
+            claims.jti.unwrap_or(&unique),
+        )
+        .unwrap()
 }
 
 struct Answer {
@@ -96,14 +111,28 @@ impl Answer {
     fn verdict(&self) -> (u16, String) {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let challenges = Challenge::all(&self.headers);
-        let challenge = challenges.iter().find(|challenge| challenge.is_scheme("DPoP"));
+        let challenge = challenges
+            .iter()
+            .find(|challenge| challenge.is_scheme("DPoP"));
         let error = challenge.and_then(|challenge| challenge.parameter("error"));
-        (self.status, body["error"].as_str().or(error).unwrap_or_default().to_owned())
+        (
+            self.status,
+            body["error"]
+                .as_str()
+                .or(error)
+                .unwrap_or_default()
+                .to_owned(),
+        )
     }
 
     #[track_caller]
     fn is(&self, status: u16, error: &str) {
-        assert_eq!(self.verdict(), (status, error.to_owned()), "{:?}", self.body);
+        assert_eq!(
+            self.verdict(),
+            (status, error.to_owned()),
+            "{:?}",
+            self.body
+        );
         assert_eq!(self.header("cache-control"), Some("no-store"));
     }
 }
@@ -129,28 +158,45 @@ impl Kit {
     }
 
     async fn start_http2() -> Self {
-        let http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-        Self { http, ..Self::start().await }
+        let http = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build_http();
+        Self {
+            http,
+            ..Self::start().await
+        }
     }
 
     async fn send(&self, call: Call) -> Answer {
         let (head, body) = self.http.request(call).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: head.status.as_u16(), version: head.version, headers: head.headers, body }
+        Answer {
+            status: head.status.as_u16(),
+            version: head.version,
+            headers: head.headers,
+            body,
+        }
     }
 
     /// A token request without client authentication.
     fn token_call_of(&self, parameters: &[(&str, &str)], claims: Claims<'_>) -> Call {
         let url = self.authorization_server.token_endpoint();
         let proof = proof(&self.key, &Method::POST, &url, claims);
-        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
-        let call = Request::post(url).header("dpop", proof).header("content-type", FORM);
+        let form = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(parameters)
+            .finish();
+        let call = Request::post(url)
+            .header("dpop", proof)
+            .header("content-type", FORM);
         call.body(form.into()).unwrap()
     }
 
     fn token_call(&self, claims: Claims<'_>) -> Call {
         let secret = [("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET)];
-        self.token_call_of(&[&[("grant_type", "client_credentials")][..], &secret].concat(), claims)
+        self.token_call_of(
+            &[&[("grant_type", "client_credentials")][..], &secret].concat(),
+            claims,
+        )
     }
 
     async fn token(&self) -> String {
@@ -160,10 +206,15 @@ impl Kit {
 
     fn api_call(&self, token: &str, claims: Claims<'_>) -> Call {
         let url = self.resource_server.url("/orders");
-        let claims = Claims { token: claims.token.or(Some(token)), ..claims };
+        let claims = Claims {
+            token: claims.token.or(Some(token)),
+            ..claims
+        };
         let proof = proof(&self.key, &Method::GET, &url, claims);
         let call = Request::get(url + "?page=2").header("dpop", proof);
-        call.header("authorization", format!("DPoP {token}")).body(Full::default()).unwrap()
+        call.header("authorization", format!("DPoP {token}"))
+            .body(Full::default())
+            .unwrap()
     }
 
     async fn api(&self, token: &str, claims: Claims<'_>) -> Answer {
@@ -222,9 +273,10 @@ impl Side {
 
 #[tokio::test]
 async fn a_token_and_a_request() {
-    for (kit, version) in
-        [(Kit::start().await, Version::HTTP_11), (Kit::start_http2().await, Version::HTTP_2)]
-    {
+    for (kit, version) in [
+        (Kit::start().await, Version::HTTP_11),
+        (Kit::start_http2().await, Version::HTTP_2),
+    ] {
         let mut call = kit.token_call(Claims::default());
         *call.body_mut() = format!(
             "grant_type=client_credentials&scope=a+b&client_id={CLIENT_ID}&client_secret={}",
@@ -246,7 +298,10 @@ async fn a_token_and_a_request() {
         let mut call = kit.api_call(token, Claims::default());
         *call.method_mut() = Method::PATCH;
         let url = kit.resource_server.url("orders");
-        let claims = Claims { token: Some(token), ..Claims::default() };
+        let claims = Claims {
+            token: Some(token),
+            ..Claims::default()
+        };
         let fresh = proof(&kit.key, &Method::PATCH, &url, claims);
         call.headers_mut().insert("dpop", fresh.parse().unwrap());
         *call.body_mut() = Bytes::from_static(b"all of \xff it").into();
@@ -260,18 +315,32 @@ async fn a_token_and_a_request() {
         assert_eq!(answer.json(), echo);
 
         let seen = kit.resource_server.requests();
-        let [seen] = &seen[..] else { panic!("{seen:?}") };
+        let [seen] = &seen[..] else {
+            panic!("{seen:?}")
+        };
         assert_eq!((seen.method(), seen.version()), (&Method::PATCH, version));
-        assert_eq!((seen.uri().path(), seen.uri().query()), ("/orders", Some("page=2")));
+        assert_eq!(
+            (seen.uri().path(), seen.uri().query()),
+            ("/orders", Some("page=2"))
+        );
         assert_eq!(&seen.body()[..], b"all of \xff it");
-        assert_eq!((seen.status(), seen.refused()), (Some(StatusCode::OK), None));
+        assert_eq!(
+            (seen.status(), seen.refused()),
+            (Some(StatusCode::OK), None)
+        );
         assert_eq!(seen.proof(), seen.headers()["dpop"].to_str().ok());
         assert_eq!(seen.claim("htu"), Some(url));
         assert!(seen.claim("iat").unwrap().parse::<u64>().is_ok());
         assert_eq!(seen.claim("nonce"), None);
-        let shown = format!("{seen:?} {:?} {:?}", kit.authorization_server, kit.resource_server);
+        let shown = format!(
+            "{seen:?} {:?} {:?}",
+            kit.authorization_server, kit.resource_server
+        );
         assert!(shown.contains("PATCH") && shown.contains("/orders") && shown.contains("200"));
-        assert!(!shown.contains(token) && !shown.contains("page") && !shown.contains("dpop"), "{shown}");
+        assert!(
+            !shown.contains(token) && !shown.contains("page") && !shown.contains("dpop"),
+            "{shown}"
+        );
     }
 }
 
@@ -281,12 +350,15 @@ async fn the_token_endpoint_wants_a_form_by_post() {
     let call = || kit.token_call(Claims::default());
     let json = || {
         let mut call = call();
-        call.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        call.headers_mut()
+            .insert("content-type", "application/json".parse().unwrap());
         call
     };
     let with_uri = |suffix: &str| {
         let mut call = call();
-        *call.uri_mut() = (kit.authorization_server.origin().to_owned() + suffix).parse().unwrap();
+        *call.uri_mut() = (kit.authorization_server.origin().to_owned() + suffix)
+            .parse()
+            .unwrap();
         call
     };
     let with_body = |body: &'static str| {
@@ -296,8 +368,12 @@ async fn the_token_endpoint_wants_a_form_by_post() {
     };
     kit.send(with_uri("/other")).await.is(404, "");
     kit.send(json()).await.is(400, "invalid_request");
-    kit.send(with_uri("/token?client_secret=x")).await.is(400, "invalid_request");
-    kit.send(with_body("grant_type=client_credentials&scope=a&scope=b")).await.is(400, "invalid_request");
+    kit.send(with_uri("/token?client_secret=x"))
+        .await
+        .is(400, "invalid_request");
+    kit.send(with_body("grant_type=client_credentials&scope=a&scope=b"))
+        .await
+        .is(400, "invalid_request");
     kit.send(with_uri("/token?x=y")).await.is(200, "");
 
     let mut get = call();
@@ -306,8 +382,12 @@ async fn the_token_endpoint_wants_a_form_by_post() {
     answer.is(405, "");
     assert_eq!(answer.header("allow"), Some("POST"));
 
-    let refused: Vec<_> =
-        kit.authorization_server.requests().iter().map(|seen| seen.refused().is_some()).collect();
+    let refused: Vec<_> = kit
+        .authorization_server
+        .requests()
+        .iter()
+        .map(|seen| seen.refused().is_some())
+        .collect();
     assert_eq!(refused, [true, true, true, true, false, true]);
 }
 
@@ -318,10 +398,25 @@ async fn grants_scopes_and_resources() {
         (&[][..], "invalid_request"),
         (&[("grant_type", "")], "invalid_request"),
         (&[("grant_type", "refresh_token")], "unsupported_grant_type"),
-        (&[("grant_type", "client_credentials"), ("scope", "a  b")], "invalid_scope"),
-        (&[("grant_type", "client_credentials"), ("scope", "a\"b")], "invalid_scope"),
-        (&[("grant_type", "client_credentials"), ("resource", "/api")], "invalid_target"),
-        (&[("grant_type", "client_credentials"), ("resource", "https://a#b")], "invalid_target"),
+        (
+            &[("grant_type", "client_credentials"), ("scope", "a  b")],
+            "invalid_scope",
+        ),
+        (
+            &[("grant_type", "client_credentials"), ("scope", "a\"b")],
+            "invalid_scope",
+        ),
+        (
+            &[("grant_type", "client_credentials"), ("resource", "/api")],
+            "invalid_target",
+        ),
+        (
+            &[
+                ("grant_type", "client_credentials"),
+                ("resource", "https://a#b"),
+            ],
+            "invalid_target",
+        ),
     ] {
         let secret = [("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET)];
         let call = kit.token_call_of(&[parameters, &secret].concat(), Claims::default());
@@ -335,7 +430,8 @@ async fn clients_show_who_they_are_by_one_method() {
     kit.authorization_server.add_client("i:d", "p&q");
     kit.authorization_server.add_public_client("public");
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let basic = |id: &str, secret: &str| format!("Basic {}", BASE64.encode(format!("{id}:{secret}")));
+    let basic =
+        |id: &str, secret: &str| format!("Basic {}", BASE64.encode(format!("{id}:{secret}")));
     let right = || basic(CLIENT_ID, &encode(CLIENT_SECRET));
     let post = [("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET)];
     let cases = [
@@ -346,32 +442,67 @@ async fn clients_show_who_they_are_by_one_method() {
         (vec![], &post, 200, ""),
         (vec![], &[("client_id", "public")], 200, ""),
         // The secret holds `+` and `%`, which mean something else unless they are encoded.
-        (vec![basic(CLIENT_ID, CLIENT_SECRET)], &[], 401, "invalid_client"),
-        (vec![basic("i:d", &encode("p&q"))], &[], 401, "invalid_client"),
+        (
+            vec![basic(CLIENT_ID, CLIENT_SECRET)],
+            &[],
+            401,
+            "invalid_client",
+        ),
+        (
+            vec![basic("i:d", &encode("p&q"))],
+            &[],
+            401,
+            "invalid_client",
+        ),
         (vec![basic(CLIENT_ID, "wrong")], &[], 401, "invalid_client"),
         (vec![basic("unknown", "x")], &[], 401, "invalid_client"),
         (vec!["Basic !".to_owned()], &[], 401, "invalid_client"),
         (vec!["DPoP abc".to_owned()], &[], 401, "invalid_client"),
         (vec![], &[], 401, "invalid_client"),
         (vec![], &post[..1], 401, "invalid_client"),
-        (vec![], &[("client_id", CLIENT_ID), ("client_secret", "wrong")], 401, "invalid_client"),
-        (vec![], &[("client_id", "public"), ("client_secret", "x")], 401, "invalid_client"),
+        (
+            vec![],
+            &[("client_id", CLIENT_ID), ("client_secret", "wrong")],
+            401,
+            "invalid_client",
+        ),
+        (
+            vec![],
+            &[("client_id", "public"), ("client_secret", "x")],
+            401,
+            "invalid_client",
+        ),
         (vec![], &[("client_assertion", "x")], 401, "invalid_client"),
         (vec![right()], &post, 400, "invalid_request"),
-        (vec![right()], &[("client_id", "public")], 400, "invalid_request"),
+        (
+            vec![right()],
+            &[("client_id", "public")],
+            400,
+            "invalid_request",
+        ),
         (vec![right(), right()], &[], 400, "invalid_request"),
-        (vec![right()], &[("client_assertion", "x")], 400, "invalid_request"),
+        (
+            vec![right()],
+            &[("client_assertion", "x")],
+            400,
+            "invalid_request",
+        ),
     ];
     for (fields, parameters, status, error) in cases {
         let grant = [("grant_type", "client_credentials")];
         let mut call = kit.token_call_of(&[&grant[..], parameters].concat(), Claims::default());
         for field in &fields {
-            call.headers_mut().append("authorization", field.parse().unwrap());
+            call.headers_mut()
+                .append("authorization", field.parse().unwrap());
         }
         let answer = kit.send(call).await;
         answer.is(status, error);
         let challenge = Challenge::all(&answer.headers);
-        assert_eq!(challenge.first().is_some_and(|c| c.is_scheme("Basic")), status == 401, "{fields:?}");
+        assert_eq!(
+            challenge.first().is_some_and(|c| c.is_scheme("Basic")),
+            status == 401,
+            "{fields:?}"
+        );
     }
 }
 
@@ -400,12 +531,23 @@ async fn bad_proofs_are_refused() {
             vec![format!("{}, {}", one(0)[0], one(0)[0])],
             vec![one(0)[0].rsplit_once('.').unwrap().0.to_owned() + "." + &"A".repeat(86)],
             made(&Method::PUT, &url, bound(0)),
-            made(&method, &format!("{}/else", url.split('?').next().unwrap()), bound(0)),
+            made(
+                &method,
+                &format!("{}/else", url.split('?').next().unwrap()),
+                bound(0),
+            ),
             made(&method, &url.replace("http:", "https:"), bound(0)),
             one(-62),
             one(12),
             // An `ath` at the authorization server; another token's, and none, at the resource server.
-            made(&method, &url, Claims { token: Some("other"), ..Claims::default() }),
+            made(
+                &method,
+                &url,
+                Claims {
+                    token: Some("other"),
+                    ..Claims::default()
+                },
+            ),
             match side {
                 Side::Authorization => vec![],
                 Side::Resource => made(&method, &url, Claims::default()),
@@ -419,7 +561,11 @@ async fn bad_proofs_are_refused() {
             kit.send(call).await.is(side.bad(), "invalid_dpop_proof");
         }
         // On the edge of the window, and with a query and a fragment, they are right.
-        for good in [one(-58), one(8), made(&method, &format!("{url}?other=query"), bound(0))] {
+        for good in [
+            one(-58),
+            one(8),
+            made(&method, &format!("{url}?other=query"), bound(0)),
+        ] {
             let mut call = right();
             call.headers_mut().insert("dpop", good[0].parse().unwrap());
             kit.send(call).await.is(200, "");
@@ -427,7 +573,10 @@ async fn bad_proofs_are_refused() {
     }
     let refused = kit.resource_server.requests();
     assert_eq!(refused[0].refused(), Some("there is no DPoP header"));
-    assert_eq!(refused[3].refused(), Some("there is more than one DPoP header"));
+    assert_eq!(
+        refused[3].refused(),
+        Some("there is more than one DPoP header")
+    );
     assert_eq!(refused[3].proof(), None);
 }
 
@@ -435,8 +584,14 @@ async fn bad_proofs_are_refused() {
 async fn a_token_is_for_its_key() {
     let kit = Kit::start().await;
     let token = kit.token().await;
-    let thief = Kit { key: DpopKey::generate().unwrap(), ..kit };
-    thief.api(&token, Claims::default()).await.is(401, "invalid_token");
+    let thief = Kit {
+        key: DpopKey::generate().unwrap(),
+        ..kit
+    };
+    thief
+        .api(&token, Claims::default())
+        .await
+        .is(401, "invalid_token");
 }
 
 #[tokio::test]
@@ -449,7 +604,11 @@ async fn credentials_at_the_resource_server() {
         (vec!["Basic YTpi".to_owned()], 401, ""),
         (vec![format!("Bearer {token}")], 401, "invalid_token"),
         (vec![right.clone(), right.clone()], 400, "invalid_request"),
-        (vec![right.clone(), format!("Bearer {token}")], 400, "invalid_request"),
+        (
+            vec![right.clone(), format!("Bearer {token}")],
+            400,
+            "invalid_request",
+        ),
         (vec!["DPoP".to_owned()], 400, "invalid_request"),
         (vec!["DPoP ==".to_owned()], 400, "invalid_request"),
         (vec![format!("{right}, {right}")], 400, "invalid_request"),
@@ -459,7 +618,8 @@ async fn credentials_at_the_resource_server() {
         let mut call = kit.api_call(&token, Claims::default());
         call.headers_mut().remove("authorization");
         for field in &fields {
-            call.headers_mut().append("authorization", field.parse().unwrap());
+            call.headers_mut()
+                .append("authorization", field.parse().unwrap());
         }
         let answer = kit.send(call).await;
         answer.is(status, error);
@@ -468,11 +628,16 @@ async fn credentials_at_the_resource_server() {
             assert!(challenges.is_empty());
             continue;
         }
-        let [challenge] = &challenges[..] else { panic!("{challenges:?}") };
+        let [challenge] = &challenges[..] else {
+            panic!("{challenges:?}")
+        };
         assert!(challenge.is_scheme("DPoP"));
         assert_eq!(challenge.parameter("algs"), Some("ES256"));
         assert_eq!(challenge.parameter("error").is_some(), !error.is_empty());
-        assert_eq!(challenge.parameter("error_description").is_some(), !error.is_empty());
+        assert_eq!(
+            challenge.parameter("error_description").is_some(),
+            !error.is_empty()
+        );
     }
 }
 
@@ -488,11 +653,20 @@ async fn no_proof_is_good_twice() {
         call().await.is(side.bad(), "invalid_dpop_proof");
     }
     // Another key may use it.
-    let other = Kit { key: DpopKey::generate().unwrap(), ..kit };
-    other.call(Side::Authorization, "", Claims::jti("once")).await.is(200, "");
+    let other = Kit {
+        key: DpopKey::generate().unwrap(),
+        ..kit
+    };
+    other
+        .call(Side::Authorization, "", Claims::jti("once"))
+        .await
+        .is(200, "");
 
     // A challenge is no leave to use it again.
-    let kit = Kit { key: DpopKey::generate().unwrap(), ..other };
+    let kit = Kit {
+        key: DpopKey::generate().unwrap(),
+        ..other
+    };
     for side in Side::BOTH {
         kit.nonces(side, Nonces::off());
         let token = kit.token().await;
@@ -500,9 +674,16 @@ async fn no_proof_is_good_twice() {
         let challenge = kit.call(side, &token, Claims::jti("twice")).await;
         challenge.is(side.bad(), "use_dpop_nonce");
         let nonce = challenge.nonce().unwrap();
-        let again = Claims { nonce: Some(&nonce), ..Claims::jti("twice") };
-        kit.call(side, &token, again).await.is(side.bad(), "invalid_dpop_proof");
-        kit.call(side, &token, Claims::nonce(&*nonce)).await.is(200, "");
+        let again = Claims {
+            nonce: Some(&nonce),
+            ..Claims::jti("twice")
+        };
+        kit.call(side, &token, again)
+            .await
+            .is(side.bad(), "invalid_dpop_proof");
+        kit.call(side, &token, Claims::nonce(&*nonce))
+            .await
+            .is(200, "");
         kit.nonces(side, Nonces::off());
     }
 }
@@ -537,7 +718,9 @@ async fn nonces_required() {
         let answer = kit.call(side, &token, Claims::nonce(&*nonce)).await;
         answer.is(side.bad(), "use_dpop_nonce");
         let fresh = answer.nonce().unwrap();
-        kit.call(side, &token, Claims::nonce(&*fresh)).await.is(200, "");
+        kit.call(side, &token, Claims::nonce(&*fresh))
+            .await
+            .is(200, "");
         all.extend([nonce, fresh]);
         kit.nonces(side, Nonces::off());
     }
@@ -561,12 +744,16 @@ async fn nonces_for_one_time() {
         third.is(side.bad(), "use_dpop_nonce");
         // Those that were given and not used are good in any order.
         let (second, third) = (second.nonce().unwrap(), third.nonce().unwrap());
-        kit.call(side, &token, Claims::nonce(&*third)).await.is(200, "");
+        kit.call(side, &token, Claims::nonce(&*third))
+            .await
+            .is(200, "");
         let last = kit.call(side, &token, Claims::nonce(&*second)).await;
         last.is(200, "");
         kit.rotate_nonce(side);
         let last = last.nonce().unwrap();
-        kit.call(side, &token, Claims::nonce(&*last)).await.is(side.bad(), "use_dpop_nonce");
+        kit.call(side, &token, Claims::nonce(&*last))
+            .await
+            .is(side.bad(), "use_dpop_nonce");
         kit.nonces(side, Nonces::off());
     }
 }
@@ -575,10 +762,21 @@ async fn nonces_for_one_time() {
 async fn a_bad_proof_does_not_use_up_a_nonce() {
     let kit = Kit::start().await;
     kit.authorization_server.nonces(Nonces::one_time());
-    let nonce = kit.send(kit.token_call(Claims::default())).await.nonce().unwrap();
-    let old = Claims { nonce: Some(&nonce), ..Claims::ahead(-100) };
-    kit.send(kit.token_call(old)).await.is(400, "invalid_dpop_proof");
-    kit.send(kit.token_call(Claims::nonce(&*nonce))).await.is(200, "");
+    let nonce = kit
+        .send(kit.token_call(Claims::default()))
+        .await
+        .nonce()
+        .unwrap();
+    let old = Claims {
+        nonce: Some(&nonce),
+        ..Claims::ahead(-100)
+    };
+    kit.send(kit.token_call(old))
+        .await
+        .is(400, "invalid_dpop_proof");
+    kit.send(kit.token_call(Claims::nonce(&*nonce)))
+        .await
+        .is(200, "");
 }
 
 #[tokio::test]
@@ -593,7 +791,10 @@ async fn rotating_nonces() {
             let kit = &kit;
             let token = &token;
             async move {
-                let claims = Claims { nonce: nonce.as_deref(), ..Claims::ahead(ahead) };
+                let claims = Claims {
+                    nonce: nonce.as_deref(),
+                    ..Claims::ahead(ahead)
+                };
                 kit.call(side, token, claims).await
             }
         };
@@ -612,14 +813,18 @@ async fn rotating_nonces() {
 
         // By hand.
         kit.rotate_nonce(side);
-        call(first.clone(), turn).await.is(side.bad(), "use_dpop_nonce");
+        call(first.clone(), turn)
+            .await
+            .is(side.bad(), "use_dpop_nonce");
         let answer = call(second.clone(), turn).await;
         answer.is(200, "");
         let third = answer.nonce();
 
         // Two turns at once leave none.
         kit.clock_offset(side, 4 * turn);
-        call(third.clone(), 4 * turn).await.is(side.bad(), "use_dpop_nonce");
+        call(third.clone(), 4 * turn)
+            .await
+            .is(side.bad(), "use_dpop_nonce");
         kit.clock_offset(side, 0);
         kit.nonces(side, Nonces::off());
     }
@@ -633,7 +838,9 @@ async fn endless_nonces() {
         kit.nonces(side, Nonces::endless());
         let mut nonce = None;
         for _ in 0..4 {
-            let answer = kit.call(side, &token, Claims::nonce(nonce.as_deref())).await;
+            let answer = kit
+                .call(side, &token, Claims::nonce(nonce.as_deref()))
+                .await;
             answer.is(side.bad(), "use_dpop_nonce");
             assert!(answer.nonce().is_some());
             assert_ne!(answer.nonce(), nonce);
@@ -647,9 +854,17 @@ async fn nonces_only_in_errors() {
     let kit = Kit::start().await;
     let token = kit.token().await;
     for side in Side::BOTH {
-        for nonces in [Nonces::required(), Nonces::one_time(), Nonces::rotating(NEVER)] {
+        for nonces in [
+            Nonces::required(),
+            Nonces::one_time(),
+            Nonces::rotating(NEVER),
+        ] {
             kit.nonces(side, nonces.only_in_errors());
-            let nonce = kit.call(side, &token, Claims::default()).await.nonce().unwrap();
+            let nonce = kit
+                .call(side, &token, Claims::default())
+                .await
+                .nonce()
+                .unwrap();
             let answer = kit.call(side, &token, Claims::nonce(&*nonce)).await;
             answer.is(200, "");
             assert_eq!(answer.nonce(), None);
@@ -682,17 +897,23 @@ async fn tokens_end_and_are_revoked() {
         kit.api(&token, Claims::default()).await.is(200, "");
 
         kit.resource_server.clock_offset(301);
-        kit.api(&token, Claims::ahead(301)).await.is(401, "invalid_token");
+        kit.api(&token, Claims::ahead(301))
+            .await
+            .is(401, "invalid_token");
         kit.resource_server.clock_offset(0);
         kit.api(&token, Claims::default()).await.is(200, "");
 
         kit.authorization_server.revoke_all();
-        kit.api(&token, Claims::default()).await.is(401, "invalid_token");
+        kit.api(&token, Claims::default())
+            .await
+            .is(401, "invalid_token");
         let token = kit.token().await;
         kit.api(&token, Claims::default()).await.is(200, "");
 
         let foreign = elsewhere.token().await;
-        kit.api(&foreign, Claims::default()).await.is(401, "invalid_token");
+        kit.api(&foreign, Claims::default())
+            .await
+            .is(401, "invalid_token");
     }
 }
 
@@ -707,25 +928,43 @@ async fn signed_tokens() {
             ("client_secret", CLIENT_SECRET),
             ("scope", "a"),
         ];
-        let answer = kit.send(kit.token_call_of(&[&basics, resources].concat(), Claims::default())).await;
+        let answer = kit
+            .send(kit.token_call_of(&[&basics, resources].concat(), Claims::default()))
+            .await;
         answer.json()["access_token"].as_str().unwrap().to_owned()
     };
-    let decode = |part: &str| -> Value {
-        serde_json::from_slice(&BASE64URL.decode(part).unwrap()).unwrap()
-    };
+    let decode =
+        |part: &str| -> Value { serde_json::from_slice(&BASE64URL.decode(part).unwrap()).unwrap() };
     let one = ("resource", "https://a");
-    assert_eq!(decode(ask(&[one]).await.split('.').nth(1).unwrap())["aud"], "https://a");
+    assert_eq!(
+        decode(ask(&[one]).await.split('.').nth(1).unwrap())["aud"],
+        "https://a"
+    );
     let two = ask(&[one, ("resource", "urn:b")]).await;
-    assert_eq!(decode(two.split('.').nth(1).unwrap())["aud"], json!(["https://a", "urn:b"]));
+    assert_eq!(
+        decode(two.split('.').nth(1).unwrap())["aud"],
+        json!(["https://a", "urn:b"])
+    );
 
     let token = ask(&[]).await;
-    let [header, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!() };
+    let [header, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+        panic!()
+    };
     assert_eq!(decode(header), json!({ "typ": "at+jwt", "alg": "ES256" }));
     let mut said = decode(claims);
     assert_eq!(said["iss"], kit.authorization_server.origin());
-    assert_eq!((&said["sub"], &said["client_id"]), (&json!(CLIENT_ID), &json!(CLIENT_ID)));
-    assert_eq!((&said["scope"], &said["cnf"]), (&json!("a"), &json!({ "jkt": kit.key.thumbprint() })));
-    assert_eq!(said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap(), 300);
+    assert_eq!(
+        (&said["sub"], &said["client_id"]),
+        (&json!(CLIENT_ID), &json!(CLIENT_ID))
+    );
+    assert_eq!(
+        (&said["scope"], &said["cnf"]),
+        (&json!("a"), &json!({ "jkt": kit.key.thumbprint() }))
+    );
+    assert_eq!(
+        said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap(),
+        300
+    );
     assert!(said["jti"].is_string() && said["aud"].is_string());
     let answer = kit.api(&token, Claims::default()).await;
     answer.is(200, "");
@@ -742,7 +981,9 @@ async fn signed_tokens() {
         format!("{token}.x"),
         "..".to_owned(),
     ] {
-        kit.api(&bad, Claims::default()).await.is(401, "invalid_token");
+        kit.api(&bad, Claims::default())
+            .await
+            .is(401, "invalid_token");
     }
 }
 
@@ -750,7 +991,8 @@ async fn signed_tokens() {
 async fn what_the_answer_claims() {
     let kit = Kit::start().await;
     let ask = async || kit.send(kit.token_call(Claims::default())).await;
-    kit.authorization_server.token_lifetime(Duration::from_secs(7));
+    kit.authorization_server
+        .token_lifetime(Duration::from_secs(7));
     assert_eq!(ask().await.json()["expires_in"], 7);
     kit.authorization_server.expires_in(Some(r#""3600""#));
     assert_eq!(ask().await.json()["expires_in"], "3600");
@@ -782,7 +1024,10 @@ async fn clocks() {
         }
         for offset in [i64::MAX, i64::MIN] {
             kit.clock_offset(side, offset);
-            assert_eq!(kit.call(side, &token, Claims::default()).await.status, side.bad());
+            assert_eq!(
+                kit.call(side, &token, Claims::default()).await.status,
+                side.bad()
+            );
         }
         kit.clock_offset(side, i64::MAX);
         let answer = kit.call(side, &token, Claims::default()).await;
@@ -805,7 +1050,8 @@ async fn orders_are_carried_out_in_turn() {
         .header("date", "yesterday")
         .body(Bytes::from_static(b"<html>"))
         .unwrap();
-    kit.authorization_server.fail(2, StatusCode::SERVICE_UNAVAILABLE);
+    kit.authorization_server
+        .fail(2, StatusCode::SERVICE_UNAVAILABLE);
     kit.authorization_server.fail(0, StatusCode::IM_A_TEAPOT);
     kit.authorization_server.answer(1, html.clone());
     let call = async || kit.send(kit.token_call(Claims::default())).await;
@@ -822,9 +1068,14 @@ async fn orders_are_carried_out_in_turn() {
     call().await.is(200, "");
     let statuses = |seen: Vec<tower_dpop::testing::Recorded>| -> Vec<u16> {
         assert!(seen.iter().all(|seen| seen.refused().is_none()));
-        seen.iter().map(|seen| seen.status().unwrap().as_u16()).collect()
+        seen.iter()
+            .map(|seen| seen.status().unwrap().as_u16())
+            .collect()
     };
-    assert_eq!(statuses(kit.authorization_server.requests()), [503, 503, 302, 200]);
+    assert_eq!(
+        statuses(kit.authorization_server.requests()),
+        [503, 503, 302, 200]
+    );
 
     let token = kit.token().await;
     let challenge = r#"Bearer error="invalid_token""#;
@@ -833,18 +1084,28 @@ async fn orders_are_carried_out_in_turn() {
     kit.resource_server.answer(1, html);
     kit.resource_server.fail(1, StatusCode::BAD_GATEWAY);
     let answer = kit.api(&token, Claims::default()).await;
-    assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some(challenge)));
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate")),
+        (401, Some(challenge))
+    );
     assert_eq!(answer.nonce(), None);
     let answer = kit.api(&token, Claims::default()).await;
-    assert_eq!((answer.status, answer.header("www-authenticate")), (401, None));
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate")),
+        (401, None)
+    );
     assert_eq!(kit.api(&token, Claims::default()).await.status, 302);
     assert_eq!(kit.api(&token, Claims::default()).await.status, 502);
     kit.api(&token, Claims::default()).await.is(200, "");
-    assert_eq!(statuses(kit.resource_server.requests()), [401, 401, 302, 502, 200]);
+    assert_eq!(
+        statuses(kit.resource_server.requests()),
+        [401, 401, 302, 502, 200]
+    );
 
     // A refusal carries the policy's nonce, and it is a good one.
     kit.resource_server.nonces(Nonces::one_time());
-    kit.resource_server.refuse(1, r#"Bearer error="use_dpop_nonce""#);
+    kit.resource_server
+        .refuse(1, r#"Bearer error="use_dpop_nonce""#);
     let nonce = kit.api(&token, Claims::default()).await.nonce().unwrap();
     kit.api(&token, Claims::nonce(&*nonce)).await.is(200, "");
 }
@@ -902,7 +1163,8 @@ async fn a_delayed_answer_is_decided_before_the_delay() {
     answer.abort();
     kit.authorization_server.delay(Duration::ZERO);
     let mut call = kit.token_call(Claims::default());
-    call.headers_mut().insert("dpop", seen[0].headers()["dpop"].clone());
+    call.headers_mut()
+        .insert("dpop", seen[0].headers()["dpop"].clone());
     kit.send(call).await.is(400, "invalid_dpop_proof");
 }
 
@@ -910,25 +1172,45 @@ async fn a_delayed_answer_is_decided_before_the_delay() {
 async fn the_last_handle_stops_the_server() {
     for kit in [Kit::start().await, Kit::start_http2().await] {
         let pending = delayed(&kit).await;
-        let Kit { authorization_server, http, key, .. } = kit;
-        let address = authorization_server.origin().trim_start_matches("http://").to_owned();
+        let Kit {
+            authorization_server,
+            http,
+            key,
+            ..
+        } = kit;
+        let address = authorization_server
+            .origin()
+            .trim_start_matches("http://")
+            .to_owned();
 
         let clone = authorization_server.clone();
         drop(authorization_server);
         clone.delay(Duration::ZERO);
         let resource_server = ResourceServer::start(&clone).await.unwrap();
-        let kit = Kit { authorization_server: clone, resource_server, http, key };
+        let kit = Kit {
+            authorization_server: clone,
+            resource_server,
+            http,
+            key,
+        };
         kit.token().await;
         assert!(!pending.is_finished());
 
-        let Kit { authorization_server, resource_server, http, .. } = kit;
+        let Kit {
+            authorization_server,
+            resource_server,
+            http,
+            ..
+        } = kit;
         drop(authorization_server);
         assert!(!pending.await.unwrap(), "open requests fail");
         while TcpStream::connect(&address).await.is_ok() {
             tokio::task::yield_now().await;
         }
         // The other server is still there.
-        let call = Request::get(resource_server.url("/")).body(Full::default()).unwrap();
+        let call = Request::get(resource_server.url("/"))
+            .body(Full::default())
+            .unwrap();
         assert_eq!(http.request(call).await.unwrap().status(), 401);
     }
 }
@@ -948,13 +1230,18 @@ async fn many_at_once() {
             nonces.push(nonce.unwrap());
         }
         for nonce in &nonces {
-            kit.api(&token, Claims::nonce(nonce.to_str().unwrap())).await.is(200, "");
+            kit.api(&token, Claims::nonce(nonce.to_str().unwrap()))
+                .await
+                .is(200, "");
         }
         nonces.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
         nonces.dedup();
         assert_eq!(nonces.len(), 100);
         let seen = kit.resource_server.requests();
         assert_eq!(seen.len(), 200);
-        assert_eq!(seen.iter().filter(|seen| seen.refused().is_some()).count(), 100);
+        assert_eq!(
+            seen.iter().filter(|seen| seen.refused().is_some()).count(),
+            100
+        );
     }
 }

@@ -703,6 +703,23 @@ async fn endless_nonces_at_the_token_endpoint_cost_three_sends() {
 }
 
 #[tokio::test]
+async fn a_server_that_gave_up_nonces_does_not_lock_us_out() {
+    let refused =
+        r#"{"error":"invalid_dpop_proof","error_description":"nonces are not supported"}"#;
+    let fake = Fake::new(move |seen, n| match (seen.uri.host(), n, seen.nonce()) {
+        (Some(AS), 0, _) => answer(503, &[("dpop-nonce", "old")], ""),
+        (Some(AS), _, Some(_)) => answer(400, &[], refused),
+        (Some(AS), _, None) => token("t", 300),
+        _ => ok(),
+    });
+    let stack = stack(&fake);
+    stack.clone().oneshot(get(API)).await.unwrap_err();
+    let error = find(&stack.clone().oneshot(get(API)).await.unwrap_err());
+    assert_eq!(error.oauth_error().unwrap().code(), "invalid_dpop_proof");
+    assert_eq!(stack.oneshot(get(API)).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn both_servers_may_give_each_nonce_once() {
     let used = std::sync::Mutex::new(std::collections::HashSet::new());
     let fake = Fake::new(move |seen, n| {
@@ -928,7 +945,7 @@ async fn whoever_waits_for_a_token_holds_no_place() {
 
     let (_, reply) = authorization_server.next_request().await.unwrap();
     reply.send_response(token("t", 300));
-    let answer = tokio::spawn(async move { waiting.await });
+    let answer = tokio::spawn(waiting);
     let (request, reply) = resource_server.next_request().await.unwrap();
     assert_eq!(request.headers()["authorization"], "DPoP t");
     reply.send_response(ok());
@@ -951,7 +968,7 @@ async fn readiness_knows_nothing_of_tokens() {
         .layer(tokens)
         .layer(dpop)
         .service(fake.clone());
-    drop(stack.clone().ready().await.unwrap());
+    stack.clone().ready().await.unwrap();
     assert_eq!(fake.seen().len(), 0, "nothing is fetched by being ready");
     for _ in 0..100 {
         assert!(find(&stack.clone().oneshot(get(API)).await.unwrap_err()).is_token_request());

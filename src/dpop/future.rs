@@ -162,11 +162,22 @@ impl<S, B, R> Attempt<S, B, R> {
                 .insert(SentNonce(self.sent.clone()));
             return None;
         }
-        let progress = offered.filter(|offered| self.sent.as_ref() != Some(offered))?;
-        let again = self.spare.is_some()
+        let Some(offered) = offered else {
+            if let Some(sent) = &self.sent
+                && is_refused(response, "invalid_dpop_proof")
+            {
+                // Servers exist that refuse every nonce once they have stopped to ask for one. If that
+                // was not the reason, the next request costs one more challenge.
+                self.layer.forget(&self.plan, sent);
+            }
+            return None;
+        };
+        let progress = self.sent.as_ref() != Some(&offered);
+        let again = progress
+            && self.spare.is_some()
             && self.retries < MAX_NONCE_RETRIES
-            && is_nonce_challenge(response);
-        again.then_some(progress)
+            && is_refused(response, "use_dpop_nonce");
+        again.then_some(offered)
     }
 }
 
@@ -191,11 +202,11 @@ where
 }
 
 /// RFC 9449, section 9 says 401; servers exist that say 400.
-fn is_nonce_challenge<B>(response: &Response<B>) -> bool {
+fn is_refused<B>(response: &Response<B>, error: &str) -> bool {
     matches!(
         response.status(),
         StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST
-    ) && challenge::has_error(response.headers(), "use_dpop_nonce")
+    ) && challenge::has_error(response.headers(), error)
 }
 
 /// In the extensions of an authorization server's answer: the nonce that was in the request's proof.

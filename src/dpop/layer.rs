@@ -199,6 +199,22 @@ impl<R> DpopLayer<R> {
             .learn(key.thumbprint(), origin, plan.signer.role(), nonce.clone());
         Some(nonce)
     }
+
+    pub(super) fn forget(&self, plan: &Plan, nonce: &Nonce) {
+        let (key, origin) = (plan.signer.key(), plan.target.origin());
+        self.nonces
+            .forget(key.thumbprint(), origin, plan.signer.role(), nonce);
+    }
+
+    /// The same for whoever reads the authorization server's answers.
+    pub(crate) fn forget_authorization_servers(&self, origin: &str, nonce: &Nonce) {
+        self.nonces.forget(
+            self.key.thumbprint(),
+            origin,
+            Role::AuthorizationServer,
+            nonce,
+        );
+    }
 }
 
 impl<S, R: Clone> Layer<S> for DpopLayer<R> {

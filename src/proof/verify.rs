@@ -61,8 +61,9 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The access token that the request carried, and the thumbprint of the key it is bound to (`cnf.jkt`).
-    /// Without this call the proof must not hold an `ath` claim that a token would need; it is not asked for.
+    /// The access token that the request carried, and the thumbprint of the key it is bound to (`cnf.jkt`):
+    /// asks for the token's hash in `ath`, and for this key. Without this call neither is asked for; whether
+    /// there is an `ath` then shows in [`ValidProof::has_ath`].
     #[must_use]
     pub fn access_token(mut self, token: &'a str, thumbprint: &'a str) -> Self {
         self.bound = Some((token, thumbprint));

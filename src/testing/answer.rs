@@ -21,13 +21,19 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn empty(status: StatusCode, reason: &'static str) -> Self {
-        Self { response: Box::new(response(status, Bytes::new())), reason }
+        Self {
+            response: Box::new(response(status, Bytes::new())),
+            reason,
+        }
     }
 
     /// The error answer of an authorization server (RFC 6749, section 5.2).
     pub(super) fn oauth(status: StatusCode, fault: Fault) -> Self {
         let body = json!({ "error": fault.code, "error_description": fault.reason });
-        Self { response: Box::new(json(status, body.to_string())), reason: fault.reason }
+        Self {
+            response: Box::new(json(status, body.to_string())),
+            reason: fault.reason,
+        }
     }
 
     /// The challenge of a resource server (RFC 9449, section 7.1).
@@ -48,7 +54,9 @@ impl Refusal {
 
 pub(super) fn json(status: StatusCode, body: String) -> Response<Bytes> {
     let mut response = response(status, body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -72,6 +80,8 @@ pub(super) fn date(now: Duration) -> HeaderValue {
 fn response(status: StatusCode, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

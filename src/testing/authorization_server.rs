@@ -33,7 +33,9 @@ impl AuthorizationServer {
     pub async fn start() -> io::Result<Self> {
         let tokens = Arc::new(Tokens::new()?);
         let server = Server::start(|desk| TokenEndpoint::new(desk, tokens)).await?;
-        let server = Self { server: Arc::new(server) };
+        let server = Self {
+            server: Arc::new(server),
+        };
         server.add_client(CLIENT_ID, CLIENT_SECRET);
         Ok(server)
     }
@@ -122,7 +124,9 @@ impl AuthorizationServer {
     /// Answers the next `times` requests with exactly `response`, whatever they are; only `Date` is added
     /// where it is missing. Nothing is checked, and no nonce given or used up.
     pub fn answer(&self, times: usize, response: Response<Bytes>) {
-        self.endpoint().desk().order(times, Order::Exactly(response));
+        self.endpoint()
+            .desk()
+            .order(times, Order::Exactly(response));
     }
 
     /// Every request so far, in order of arrival.
@@ -138,6 +142,8 @@ impl AuthorizationServer {
 
 impl fmt::Debug for AuthorizationServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthorizationServer").field("origin", &self.origin()).finish_non_exhaustive()
+        f.debug_struct("AuthorizationServer")
+            .field("origin", &self.origin())
+            .finish_non_exhaustive()
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use http::{HeaderMap, StatusCode, header::{AUTHORIZATION, WWW_AUTHENTICATE}};
+use http::{
+    HeaderMap, StatusCode,
+    header::{AUTHORIZATION, WWW_AUTHENTICATE},
+};
 
 use super::{answer::Refusal, desk::Fault};
 
@@ -32,7 +35,10 @@ impl Form {
         self.all(name).next()
     }
 
-    pub(super) fn all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+    pub(super) fn all<'a, 'n>(
+        &'a self,
+        name: &'n str,
+    ) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         self.0
             .iter()
             .filter(move |(known, value)| known == name && !value.is_empty())
@@ -53,31 +59,37 @@ pub(super) fn authenticate(
         + usize::from(form.get("client_secret").is_some())
         + usize::from(form.get("client_assertion").is_some());
     if methods > 1 || fields.next().is_some() {
-        return Err(invalid_request("the client authenticates by more than one method"));
+        return Err(invalid_request(
+            "the client authenticates by more than one method",
+        ));
     }
     if form.get("client_assertion").is_some() {
         return Err(invalid_client("client assertions are not supported"));
     }
     let (id, secret) = match basic {
         None => {
-            let id = form.get("client_id").ok_or_else(|| invalid_client("there is no client authentication"))?;
+            let id = form
+                .get("client_id")
+                .ok_or_else(|| invalid_client("there is no client authentication"))?;
             (id.to_owned(), form.get("client_secret").map(str::to_owned))
         }
         Some(basic) => {
-            let (id, secret) = basic
-                .to_str()
-                .ok()
-                .and_then(read_basic)
-                .ok_or_else(|| invalid_client("the Authorization header is not that of client_secret_basic"))?;
+            let (id, secret) = basic.to_str().ok().and_then(read_basic).ok_or_else(|| {
+                invalid_client("the Authorization header is not that of client_secret_basic")
+            })?;
             if form.get("client_id").is_some_and(|other| other != id) {
-                return Err(invalid_request("`client_id` is another than the one that authenticates"));
+                return Err(invalid_request(
+                    "`client_id` is another than the one that authenticates",
+                ));
             }
             (id, Some(secret))
         }
     };
     match clients.get(&id) {
         None => Err(invalid_client("the client is unknown")),
-        Some(known) if *known != secret => Err(invalid_client("the client's secret is wrong, or missing")),
+        Some(known) if *known != secret => {
+            Err(invalid_client("the client's secret is wrong, or missing"))
+        }
         Some(_) => Ok(id),
     }
 }
@@ -102,11 +114,23 @@ fn decode(text: &str) -> Option<String> {
 }
 
 pub(super) fn invalid_request(reason: &'static str) -> Refusal {
-    Refusal::oauth(StatusCode::BAD_REQUEST, Fault { code: "invalid_request", reason })
+    Refusal::oauth(
+        StatusCode::BAD_REQUEST,
+        Fault {
+            code: "invalid_request",
+            reason,
+        },
+    )
 }
 
 /// A 401 must say how to authenticate (RFC 9110, section 15.5.2), and a Basic challenge has a realm.
 fn invalid_client(reason: &'static str) -> Refusal {
-    Refusal::oauth(StatusCode::UNAUTHORIZED, Fault { code: "invalid_client", reason })
-        .header(WWW_AUTHENTICATE, r#"Basic realm="token endpoint""#)
+    Refusal::oauth(
+        StatusCode::UNAUTHORIZED,
+        Fault {
+            code: "invalid_client",
+            reason,
+        },
+    )
+    .header(WWW_AUTHENTICATE, r#"Basic realm="token endpoint""#)
 }

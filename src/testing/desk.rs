@@ -63,13 +63,19 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn proof(reason: &'static str) -> Self {
-        Self { code: "invalid_dpop_proof", reason }
+        Self {
+            code: "invalid_dpop_proof",
+            reason,
+        }
     }
 }
 
 impl From<InvalidProof> for Fault {
     fn from(invalid: InvalidProof) -> Self {
-        Self { code: invalid.code(), reason: invalid.reason() }
+        Self {
+            code: invalid.code(),
+            reason: invalid.reason(),
+        }
     }
 }
 
@@ -92,7 +98,9 @@ struct State {
 
 impl State {
     fn now(&self) -> Duration {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let offset = Duration::from_secs(self.clock_offset.unsigned_abs());
         if self.clock_offset < 0 {
             now.saturating_sub(offset)
@@ -113,7 +121,11 @@ impl Desk {
             used_proofs: UsedProofs::default(),
             requests: Vec::new(),
         };
-        Ok(Self { origin, random, state: Mutex::new(state) })
+        Ok(Self {
+            origin,
+            random,
+            state: Mutex::new(state),
+        })
     }
 
     pub(super) fn origin(&self) -> &str {
@@ -169,7 +181,11 @@ impl Desk {
         if let Some((true, _)) = order {
             state.orders.pop_front();
         }
-        Arrival { number, order: order.map(|(_, order)| order), delay: state.delay }
+        Arrival {
+            number,
+            order: order.map(|(_, order)| order),
+            delay: state.delay,
+        }
     }
 
     /// The whole body of a request is here.
@@ -202,7 +218,9 @@ impl Desk {
         }
         let proof = check.verify(&head.headers)?;
         if bound.is_none() && proof.has_ath() {
-            return Err(Fault::proof("`ath` has no place here: the request carries no access token"));
+            return Err(Fault::proof(
+                "`ath` has no place here: the request carries no access token",
+            ));
         }
         // Every right proof counts as used, even one that lacks the nonce: the next must have a `jti` of
         // its own, with or without a challenge in between (RFC 9449, 4.2). The challenge itself comes first
@@ -220,7 +238,9 @@ impl Desk {
     pub(super) fn offer_nonce(&self, response: &mut Response<Bytes>) {
         let mut state = lock(&self.state);
         let now = state.now();
-        let offered = state.nonces.offer(response.status().is_success(), now, &self.random);
+        let offered = state
+            .nonces
+            .offer(response.status().is_success(), now, &self.random);
         // Base64url is always a header value.
         if let Some(Ok(nonce)) = offered.map(HeaderValue::try_from) {
             response.headers_mut().insert(DPOP_NONCE, nonce);
@@ -239,13 +259,18 @@ impl Random {
     fn new() -> io::Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
-        Ok(Self { secret, count: AtomicU64::new(0) })
+        Ok(Self {
+            secret,
+            count: AtomicU64::new(0),
+        })
     }
 
     /// 256 bits in base64url. No two are the same, and none tells another.
     pub(super) fn text(&self) -> String {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let hash = Sha256::new().chain_update(self.secret).chain_update(count.to_be_bytes());
+        let hash = Sha256::new()
+            .chain_update(self.secret)
+            .chain_update(count.to_be_bytes());
         BASE64URL.encode(hash.finalize())
     }
 }

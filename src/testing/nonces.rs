@@ -30,7 +30,10 @@ enum Policy {
 
 impl Nonces {
     fn new(policy: Policy) -> Self {
-        Self { policy, only_in_errors: false }
+        Self {
+            policy,
+            only_in_errors: false,
+        }
     }
 
     /// No nonces, as a server starts. A proof that has one is refused with `invalid_dpop_proof`, since it can
@@ -88,7 +91,13 @@ pub(super) struct NonceBook {
 
 impl NonceBook {
     pub(super) fn new(nonces: Nonces, now: Duration, random: &Random) -> Self {
-        Self { nonces, current: random.text(), previous: None, turned: now, unused: VecDeque::new() }
+        Self {
+            nonces,
+            current: random.text(),
+            previous: None,
+            turned: now,
+            unused: VecDeque::new(),
+        }
     }
 
     pub(super) fn rotate(&mut self, random: &Random) {
@@ -108,10 +117,15 @@ impl NonceBook {
         if let Policy::Off = self.nonces.policy {
             return match nonce {
                 None => Ok(()),
-                Some(_) => Err(Fault::proof("this server gave no nonce: the proof's is from elsewhere")),
+                Some(_) => Err(Fault::proof(
+                    "this server gave no nonce: the proof's is from elsewhere",
+                )),
             };
         }
-        let challenge = |reason| Fault { code: "use_dpop_nonce", reason };
+        let challenge = |reason| Fault {
+            code: "use_dpop_nonce",
+            reason,
+        };
         let nonce = nonce.ok_or_else(|| challenge("the proof has no nonce"))?;
         let good = match self.nonces.policy {
             Policy::Off | Policy::Endless => false,
@@ -122,11 +136,22 @@ impl NonceBook {
                 place.and_then(|place| self.unused.remove(place)).is_some()
             }
         };
-        if good { Ok(()) } else { Err(challenge("the proof's nonce is not one of ours, or too old")) }
+        if good {
+            Ok(())
+        } else {
+            Err(challenge(
+                "the proof's nonce is not one of ours, or too old",
+            ))
+        }
     }
 
     /// The nonce that goes with an answer.
-    pub(super) fn offer(&mut self, success: bool, now: Duration, random: &Random) -> Option<String> {
+    pub(super) fn offer(
+        &mut self,
+        success: bool,
+        now: Duration,
+        random: &Random,
+    ) -> Option<String> {
         if success && self.nonces.only_in_errors {
             return None;
         }

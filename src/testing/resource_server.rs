@@ -38,7 +38,9 @@ impl ResourceServer {
     pub async fn start(authorization_server: &AuthorizationServer) -> io::Result<Self> {
         let tokens = Arc::clone(authorization_server.endpoint().tokens());
         let server = Server::start(|desk| Resource { desk, tokens }).await?;
-        Ok(Self { server: Arc::new(server) })
+        Ok(Self {
+            server: Arc::new(server),
+        })
     }
 
     /// Scheme, host and port, such as `http://127.0.0.1:40123`.
@@ -109,7 +111,9 @@ impl ResourceServer {
 
 impl fmt::Debug for ResourceServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResourceServer").field("origin", &self.origin()).finish_non_exhaustive()
+        f.debug_struct("ResourceServer")
+            .field("origin", &self.origin())
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,10 +129,17 @@ impl Endpoint for Resource {
 
     fn decide(&self, head: &Parts, body: &Bytes) -> Result<Response<Bytes>, Refusal> {
         let token = access_token(head)?;
-        let grant = self.tokens.read(token, self.desk.now()).map_err(invalid_token)?;
+        let grant = self
+            .tokens
+            .read(token, self.desk.now())
+            .map_err(invalid_token)?;
 
         // `*`, the target of some OPTIONS requests, stands for the empty path.
-        let path = if head.uri.path().starts_with('/') { head.uri.path() } else { "/" };
+        let path = if head.uri.path().starts_with('/') {
+            head.uri.path()
+        } else {
+            "/"
+        };
         let url = format!("{}{path}", self.desk.origin());
         let bound = Some((token, grant.thumbprint.as_str()));
         self.desk
@@ -153,22 +164,32 @@ fn access_token(head: &Parts) -> Result<&str, Refusal> {
         return Err(no_credentials("there is no Authorization header"));
     };
     if fields.next().is_some() {
-        return Err(invalid_request("there is more than one Authorization header"));
+        return Err(invalid_request(
+            "there is more than one Authorization header",
+        ));
     }
     let Ok(field) = field.to_str() else {
-        return Err(invalid_request("the Authorization header holds more than ASCII"));
+        return Err(invalid_request(
+            "the Authorization header holds more than ASCII",
+        ));
     };
     let (scheme, token) = field.split_once(' ').unwrap_or((field, ""));
     if scheme.eq_ignore_ascii_case("Bearer") {
         // No token of our authorization server is unbound (RFC 9449, section 7.2).
-        return Err(invalid_token("the access token is bound to a key and was sent as Bearer"));
+        return Err(invalid_token(
+            "the access token is bound to a key and was sent as Bearer",
+        ));
     }
     if !scheme.eq_ignore_ascii_case("DPoP") {
-        return Err(no_credentials("the scheme of the Authorization header is not DPoP"));
+        return Err(no_credentials(
+            "the scheme of the Authorization header is not DPoP",
+        ));
     }
     let token = token.trim_start_matches(' ');
     if !is_token68(token) {
-        return Err(invalid_request("the Authorization header holds no token68 after its scheme"));
+        return Err(invalid_request(
+            "the Authorization header holds no token68 after its scheme",
+        ));
     }
     Ok(token)
 }
@@ -177,18 +198,33 @@ fn access_token(head: &Parts) -> Result<&str, Refusal> {
 fn is_token68(text: &str) -> bool {
     let unpadded = text.trim_end_matches('=');
     !unpadded.is_empty()
-        && unpadded.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b))
+        && unpadded
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b))
 }
 
 /// Who shows no credentials that could be wrong is told no error (RFC 6750, section 3.1).
 fn no_credentials(reason: &'static str) -> Refusal {
-    Refusal::empty(StatusCode::UNAUTHORIZED, reason).header(WWW_AUTHENTICATE, r#"DPoP algs="ES256""#)
+    Refusal::empty(StatusCode::UNAUTHORIZED, reason)
+        .header(WWW_AUTHENTICATE, r#"DPoP algs="ES256""#)
 }
 
 fn invalid_request(reason: &'static str) -> Refusal {
-    Refusal::challenge(StatusCode::BAD_REQUEST, Fault { code: "invalid_request", reason })
+    Refusal::challenge(
+        StatusCode::BAD_REQUEST,
+        Fault {
+            code: "invalid_request",
+            reason,
+        },
+    )
 }
 
 fn invalid_token(reason: &'static str) -> Refusal {
-    Refusal::challenge(StatusCode::UNAUTHORIZED, Fault { code: "invalid_token", reason })
+    Refusal::challenge(
+        StatusCode::UNAUTHORIZED,
+        Fault {
+            code: "invalid_token",
+            reason,
+        },
+    )
 }

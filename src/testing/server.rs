@@ -114,7 +114,9 @@ async fn accept<E: Endpoint>(listener: TcpListener, endpoint: Arc<E>, tasks: Tas
             let service = service_fn(move |request| answer(Arc::clone(&endpoint), request));
             let connections = auto::Builder::new(executor);
             // An error here is the client's going away, in one way or another.
-            let _ = connections.serve_connection(TokioIo::new(stream), service).await;
+            let _ = connections
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -157,7 +159,10 @@ async fn answer<E: Endpoint>(
         tokio::time::sleep(arrival.delay).await;
     }
     let mut response = response.map(Full::new);
-    response.headers_mut().entry(DATE).or_insert_with(|| answer::date(desk.now()));
+    response
+        .headers_mut()
+        .entry(DATE)
+        .or_insert_with(|| answer::date(desk.now()));
     Ok(response)
 }
 
@@ -166,7 +171,10 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            return Err(Refusal::empty(StatusCode::BAD_REQUEST, "the request's body broke off"));
+            return Err(Refusal::empty(
+                StatusCode::BAD_REQUEST,
+                "the request's body broke off",
+            ));
         };
         let Ok(data) = frame.into_data() else {
             continue;

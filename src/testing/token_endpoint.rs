@@ -57,7 +57,11 @@ impl TokenEndpoint {
             token_type: "DPoP".to_owned(),
             expires_in: ExpiresIn::Truth,
         };
-        Self { desk, tokens, settings: Mutex::new(settings) }
+        Self {
+            desk,
+            tokens,
+            settings: Mutex::new(settings),
+        }
     }
 
     pub(super) fn url(&self) -> String {
@@ -76,34 +80,62 @@ impl TokenEndpoint {
         self.settings().clients.insert(id, secret);
     }
 
-    fn issue(&self, settings: &Settings, client_id: String, thumbprint: &str, form: &Form) -> Answer {
+    fn issue(
+        &self,
+        settings: &Settings,
+        client_id: String,
+        thumbprint: &str,
+        form: &Form,
+    ) -> Answer {
         let scope = form.get("scope").map(str::to_owned);
         if scope.as_deref().is_some_and(|scope| !is_scope(scope)) {
-            return Err(bad(Fault { code: "invalid_scope", reason: "`scope` is no list of scopes" }));
+            return Err(bad(Fault {
+                code: "invalid_scope",
+                reason: "`scope` is no list of scopes",
+            }));
         }
         let resources: Vec<String> = form.all("resource").map(str::to_owned).collect();
         if !resources.iter().all(|resource| is_resource(resource)) {
             let reason = "`resource` is no absolute URI without fragment";
-            return Err(bad(Fault { code: "invalid_target", reason }));
+            return Err(bad(Fault {
+                code: "invalid_target",
+                reason,
+            }));
         }
         let issued = self.desk.now();
         let expires = issued.saturating_add(settings.lifetime);
         let thumbprint = thumbprint.to_owned();
-        let grant = Grant { client_id, scope: scope.clone(), thumbprint, issued, expires };
+        let grant = Grant {
+            client_id,
+            scope: scope.clone(),
+            thumbprint,
+            issued,
+            expires,
+        };
         let random = self.desk.random();
         let token = match settings.format {
             TokenFormat::Opaque => Some(self.tokens.opaque(grant, random)),
-            TokenFormat::Signed => self.tokens.signed(grant, self.desk.origin(), &resources, random),
+            TokenFormat::Signed => {
+                self.tokens
+                    .signed(grant, self.desk.origin(), &resources, random)
+            }
         };
         let token = token.ok_or_else(|| {
-            Refusal::empty(StatusCode::INTERNAL_SERVER_ERROR, "the access token could not be signed")
+            Refusal::empty(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the access token could not be signed",
+            )
         })?;
 
         // Written by hand, since `expires_in` may be any text.
-        let mut body =
-            format!(r#"{{"access_token":"{token}","token_type":{}"#, json!(settings.token_type));
+        let mut body = format!(
+            r#"{{"access_token":"{token}","token_type":{}"#,
+            json!(settings.token_type)
+        );
         match &settings.expires_in {
-            ExpiresIn::Truth => body += &format!(r#","expires_in":{}"#, settings.lifetime.as_secs()),
+            ExpiresIn::Truth => {
+                body += &format!(r#","expires_in":{}"#, settings.lifetime.as_secs())
+            }
             ExpiresIn::Json(text) => body += &format!(r#","expires_in":{text}"#),
             ExpiresIn::LeftOut => {}
         }
@@ -124,14 +156,19 @@ impl Endpoint for TokenEndpoint {
 
     fn decide(&self, head: &Parts, body: &Bytes) -> Answer {
         if head.uri.path() != PATH {
-            return Err(Refusal::empty(StatusCode::NOT_FOUND, "there is nothing but a token endpoint"));
+            return Err(Refusal::empty(
+                StatusCode::NOT_FOUND,
+                "there is nothing but a token endpoint",
+            ));
         }
         if head.method != Method::POST {
             let refusal = Refusal::empty(StatusCode::METHOD_NOT_ALLOWED, "the method is not POST");
             return Err(refusal.header(ALLOW, "POST"));
         }
         if !is_form(head) {
-            return Err(invalid_request("the body is not application/x-www-form-urlencoded"));
+            return Err(invalid_request(
+                "the body is not application/x-www-form-urlencoded",
+            ));
         }
         if in_query(head, "client_secret") || in_query(head, "client_assertion") {
             return Err(invalid_request("the client's secret is in the URL"));
@@ -141,12 +178,17 @@ impl Endpoint for TokenEndpoint {
         // The proof, and with it the nonce, comes before the client and its grant: a nonce challenge must
         // cost nothing but a round trip. A server that takes a client assertion, an authorization code or a
         // refresh token first leaves the client with none to answer the challenge with.
-        let proof = self.desk.check_proof(head, &self.url(), None).map_err(bad)?;
+        let proof = self
+            .desk
+            .check_proof(head, &self.url(), None)
+            .map_err(bad)?;
 
         let settings = self.settings();
         let client_id = authenticate(&settings.clients, &head.headers, &form)?;
         match form.get("grant_type") {
-            Some("client_credentials") => self.issue(&settings, client_id, proof.thumbprint(), &form),
+            Some("client_credentials") => {
+                self.issue(&settings, client_id, proof.thumbprint(), &form)
+            }
             Some(_) => Err(bad(Fault {
                 code: "unsupported_grant_type",
                 reason: "`grant_type` is not client_credentials",
@@ -161,9 +203,16 @@ fn bad(fault: Fault) -> Refusal {
 }
 
 fn is_form(head: &Parts) -> bool {
-    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    let content_type = head
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = content_type
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
+    essence
+        .trim()
+        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 fn in_query(head: &Parts, name: &str) -> bool {
@@ -174,13 +223,19 @@ fn in_query(head: &Parts, name: &str) -> bool {
 /// RFC 6749, section 3.3.
 fn is_scope(text: &str) -> bool {
     let is_token = |token: &str| {
-        !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+        !token.is_empty()
+            && token
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
     };
     text.split(' ').all(is_token)
 }
 
 /// RFC 8707, section 2.
 fn is_resource(text: &str) -> bool {
-    let scheme = text.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
+    let scheme = text
+        .split_once(':')
+        .map(|(scheme, _)| scheme)
+        .unwrap_or_default();
     scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && !text.contains(['#', ' '])
 }

@@ -48,7 +48,10 @@ impl Tokens {
         getrandom::fill(&mut scalar).map_err(io::Error::other)?;
         // One text in 2^32 is no private key of P-256; then the server does not start.
         let key = SigningKey::from_slice(&scalar).map_err(io::Error::other)?;
-        Ok(Self { key, valid: Mutex::default() })
+        Ok(Self {
+            key,
+            valid: Mutex::default(),
+        })
     }
 
     pub(super) fn revoke_all(&self) {
@@ -100,7 +103,11 @@ impl Tokens {
 
     /// What a token allows at `now`, or why it is none.
     pub(super) fn read(&self, token: &str, now: Duration) -> Result<Grant, &'static str> {
-        let grant = if token.contains('.') { self.read_signed(token) } else { self.find(token) }?;
+        let grant = if token.contains('.') {
+            self.read_signed(token)
+        } else {
+            self.find(token)
+        }?;
         if grant.expires <= now {
             return Err("the access token expired");
         }
@@ -108,7 +115,10 @@ impl Tokens {
     }
 
     fn find(&self, name: &str) -> Result<Grant, &'static str> {
-        lock(&self.valid).get(name).cloned().ok_or("the access token is unknown, or was revoked")
+        lock(&self.valid)
+            .get(name)
+            .cloned()
+            .ok_or("the access token is unknown, or was revoked")
     }
 
     /// Believes nothing but the signature, as a resource server does that shares no memory with the
@@ -126,14 +136,28 @@ impl Tokens {
         let forged = "the access token's signature is not the authorization server's";
         let signature = BASE64URL.decode(signature).map_err(|_| forged)?;
         let signature = Signature::from_slice(&signature).map_err(|_| forged)?;
-        VerifyingKey::from(&self.key).verify(signed.as_bytes(), &signature).map_err(|_| forged)?;
+        VerifyingKey::from(&self.key)
+            .verify(signed.as_bytes(), &signature)
+            .map_err(|_| forged)?;
 
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        let seconds = |name: &str| claims.get(name).and_then(Value::as_u64).map(Duration::from_secs);
-        let thumbprint = claims.get("cnf").and_then(|cnf| cnf.get("jkt")).and_then(Value::as_str);
-        let (Some(id), Some(client_id), Some(thumbprint), Some(issued), Some(expires)) =
-            (text("jti"), text("client_id"), thumbprint, seconds("iat"), seconds("exp"))
-        else {
+        let seconds = |name: &str| {
+            claims
+                .get(name)
+                .and_then(Value::as_u64)
+                .map(Duration::from_secs)
+        };
+        let thumbprint = claims
+            .get("cnf")
+            .and_then(|cnf| cnf.get("jkt"))
+            .and_then(Value::as_str);
+        let (Some(id), Some(client_id), Some(thumbprint), Some(issued), Some(expires)) = (
+            text("jti"),
+            text("client_id"),
+            thumbprint,
+            seconds("iat"),
+            seconds("exp"),
+        ) else {
             return Err("the access token lacks a claim");
         };
         self.find(id)?;

@@ -28,7 +28,9 @@ impl UsedProofs {
             self.next_look = (self.ends.len() * 2).max(MIN_LOOK);
         }
         // A thumbprint has one length, so no two pairs run together.
-        let hash = Sha256::new().chain_update(proof.thumbprint()).chain_update(proof.jti());
+        let hash = Sha256::new()
+            .chain_update(proof.thumbprint())
+            .chain_update(proof.jti());
         // The check that passed has bounded it on both sides; one second more for its fraction.
         let issued = Duration::try_from_secs_f64(proof.issued_at()).unwrap_or(now);
         let end = issued + MAX_AGE + Duration::from_secs(1);

@@ -41,6 +41,13 @@ struct State {
     flights: u64,
 }
 
+impl State {
+    fn usable(&self) -> Option<AccessToken> {
+        let current = self.current.as_ref()?;
+        (Instant::now() < current.usable_until).then(|| current.token.clone())
+    }
+}
+
 struct Current {
     token: AccessToken,
     usable_until: Instant,
@@ -58,9 +65,7 @@ type Answer = watch::Receiver<Option<Result<AccessToken, Error>>>;
 impl Cache {
     /// The token, if there is one to use now.
     pub(super) fn get(&self) -> Option<AccessToken> {
-        let state = self.read();
-        let current = state.current.as_ref()?;
-        (Instant::now() < current.usable_until).then(|| current.token.clone())
+        self.read().usable()
     }
 
     /// Forgets this very token. A late refusal of an old one costs its successor nothing.
@@ -91,10 +96,10 @@ impl Cache {
                     answer
                 }
             };
-            if let Ok(answer) = answer.wait_for(Option::is_some).await {
-                if let Some(answer) = &*answer {
-                    return answer.clone();
-                }
+            if let Ok(answer) = answer.wait_for(Option::is_some).await
+                && let Some(answer) = &*answer
+            {
+                return answer.clone();
             }
         }
         Err(Error::new(
@@ -106,10 +111,8 @@ impl Cache {
 
     fn join_or_take_off(&self) -> Result<Plan, Error> {
         let mut state = self.write();
-        if let Some(current) = &state.current {
-            if Instant::now() < current.usable_until {
-                return Ok(Plan::Use(current.token.clone()));
-            }
+        if let Some(token) = state.usable() {
+            return Ok(Plan::Use(token));
         }
         if let Some(flight) = &state.flight {
             return Ok(Plan::Wait(flight.answer.clone()));

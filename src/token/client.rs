@@ -1,12 +1,12 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, response::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tower_service::Service;
@@ -23,6 +23,7 @@ use crate::{
     dpop::{Dpop, DpopLayer, SentNonce},
     error::{BoxError, Error, Kind},
     nonce::Nonce,
+    origin::Origin,
     replay::NoReplay,
 };
 
@@ -47,14 +48,14 @@ pub(super) trait FetchToken: Send + Sync {
 pub(super) struct TokenClient<C> {
     /// Locked to be cloned: a client need not be `Sync`.
     service: Mutex<Dpop<C, NoReplay>>,
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
 }
 
 /// All that a fetch needs to know.
-#[derive(Clone)]
 struct Exchange {
     request: TokenRequest,
     endpoint: Uri,
+    origin: Origin,
     authorization_server: ToAuthorizationServer,
     dpop: DpopLayer<NoReplay>,
     audience: Audience,
@@ -73,18 +74,18 @@ impl<C> TokenClient<C> {
         if let Some(origin) = audience.first_insecure() {
             dpop.check_secure(origin.as_str(), false)?;
         }
-        let authorization_server =
-            ToAuthorizationServer::new(Audience::origins([target.origin()])?);
-        Ok(Self {
-            service: Mutex::new(Dpop::new(client, dpop.clone())),
-            exchange: Exchange {
-                request,
-                endpoint,
-                authorization_server,
-                dpop,
-                audience,
-            },
-        })
+        let origin = target.to_origin();
+        let authorization_server = ToAuthorizationServer::new(Audience::origins([&origin])?);
+        let service = Mutex::new(Dpop::new(client, dpop.clone()));
+        let exchange = Arc::new(Exchange {
+            request,
+            endpoint,
+            origin,
+            authorization_server,
+            dpop,
+            audience,
+        });
+        Ok(Self { service, exchange })
     }
 }
 
@@ -103,7 +104,7 @@ where
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let exchange = self.exchange.clone();
+        let exchange = Arc::clone(&self.exchange);
         Box::pin(async move {
             match tokio::time::timeout(FETCH_TIMEOUT, exchange.run(service)).await {
                 Ok(fetched) => fetched,
@@ -120,7 +121,7 @@ where
 }
 
 impl Exchange {
-    async fn run<C, ResBody>(self, mut service: Dpop<C, NoReplay>) -> Result<Fetched, Error>
+    async fn run<C, ResBody>(&self, mut service: Dpop<C, NoReplay>) -> Result<Fetched, Error>
     where
         C: Service<Request<Full<Bytes>>, Response = Response<ResBody>> + Clone,
         C::Error: Into<BoxError>,
@@ -141,21 +142,27 @@ impl Exchange {
 
             let (head, body) = response.into_parts();
             let body = read(body).await?;
-            let asks = response::asks_for_nonce(head.status, &body)
-                || head.status.is_client_error()
-                    && challenge::has_error(&head.headers, "use_dpop_nonce");
             let sent = head
                 .extensions
-                .get::<SentNonce>()
-                .and_then(|sent| sent.0.as_ref());
-            let progress =
-                Nonce::offered(&head.headers).is_some_and(|offered| sent != Some(&offered));
-            if asks && progress && sends < MAX_SENDS {
+                .get()
+                .and_then(|SentNonce(sent)| sent.as_ref());
+            let offered = Nonce::offered(&head.headers);
+            let progress = offered.is_some() && offered.as_ref() != sent;
+            if progress && sends < MAX_SENDS && asks_for_nonce(&head, &body) {
                 continue;
             }
             let answer =
-                response::parse(head.status, &head.headers, &body, &self.request.secrets())?;
-            return self.fetched(&answer);
+                response::parse(head.status, &head.headers, &body, &self.request.secrets());
+            if let (Some(sent), None, Err(error)) = (sent, offered, &answer)
+                && error
+                    .oauth_error()
+                    .is_some_and(|error| error.code() == "invalid_dpop_proof")
+            {
+                // As at a resource server: it may have stopped to give nonces.
+                self.dpop
+                    .forget_authorization_servers(self.origin.as_str(), sent);
+            }
+            return self.fetched(&answer?);
         }
     }
 
@@ -174,6 +181,12 @@ impl Exchange {
             life: answer.life,
         })
     }
+}
+
+/// The challenge stands in the body (RFC 9449, section 8); servers exist that write it as an API would.
+fn asks_for_nonce(head: &Parts, body: &[u8]) -> bool {
+    response::asks_for_nonce(head.status, body)
+        || head.status.is_client_error() && challenge::has_error(&head.headers, "use_dpop_nonce")
 }
 
 /// Ours stay what they are; the client's become the reason why there is no token.

@@ -247,10 +247,14 @@ mod tests {
         error
     }
 
+    fn accepted(body: &[u8]) -> TokenResponse {
+        read(200, body).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     fn life_of(expires_in: &str) -> f64 {
         let body =
             format!(r#"{{"access_token":"t","token_type":"DPoP","expires_in":{expires_in}}}"#);
-        read(200, body.as_bytes()).ok().unwrap().life.as_secs_f64()
+        accepted(body.as_bytes()).life.as_secs_f64()
     }
 
     #[test]
@@ -260,7 +264,7 @@ mod tests {
                 "access_token": "Kz~8mXK1", "token_type": token_type, "expires_in": 2677,
                 "refresh_token": "r", "scope": null, "unknown": {"a": [1]},
             });
-            let answer = read(200, body.to_string().as_bytes()).ok().unwrap();
+            let answer = accepted(body.to_string().as_bytes());
             assert_eq!(*answer.access_token, "Kz~8mXK1");
             assert_eq!(answer.life, Duration::from_secs(2677));
         }
@@ -297,9 +301,7 @@ mod tests {
         ] {
             assert_eq!(life_of(expires_in), life, "{expires_in}");
         }
-        let missing = read(200, br#"{"access_token":"t","token_type":"DPoP"}"#)
-            .ok()
-            .unwrap();
+        let missing = accepted(br#"{"access_token":"t","token_type":"DPoP"}"#);
         assert_eq!(missing.life, DEFAULT_LIFE);
     }
 
@@ -415,7 +417,7 @@ mod tests {
         #[test]
         fn what_a_server_wrote_the_parser_finds(token in "[ -~]{1,200}", seconds in 1_u64..86_400) {
             let body = json!({"access_token": token, "token_type": "DPoP", "expires_in": seconds});
-            let answer = read(200, body.to_string().as_bytes()).ok().expect("a token");
+            let answer = accepted(body.to_string().as_bytes());
             prop_assert_eq!(&*answer.access_token, &token);
             prop_assert_eq!(answer.life, Duration::from_secs(seconds));
         }

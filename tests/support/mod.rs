@@ -114,12 +114,13 @@ impl Seen {
 }
 
 type Answer = Response<Full<Bytes>>;
+type Handler = dyn Fn(&Seen, usize) -> Answer + Send + Sync;
 
 /// A server in memory: answers by a function of the request and of how many came before it, and remembers
 /// them all. It is the innermost service of a stack.
 #[derive(Clone)]
 pub(crate) struct Fake {
-    answer: Arc<dyn Fn(&Seen, usize) -> Answer + Send + Sync>,
+    answer: Arc<Handler>,
     delay: Duration,
     seen: Arc<Mutex<Vec<Seen>>>,
 }

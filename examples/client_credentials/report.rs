@@ -1,0 +1,119 @@
+//! What is printed, and when the run counts as a success.
+
+use std::io::{self, Write as _};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header::LOCATION};
+use serde_json::{Map, Value, json};
+use tower_dpop::{BoxError, Challenge};
+
+use crate::{run::Tally, session_log::Session};
+
+/// Prints one answer. An error if it was not a success.
+pub(crate) fn answer(
+    answer: &Response<Bytes>,
+    seconds: f64,
+    session: &Session,
+    json: bool,
+) -> Result<(), BoxError> {
+    let (status, body) = (answer.status(), answer.body());
+    if json {
+        print(&line(&json!({
+            "status": status.as_u16(),
+            "body": String::from_utf8_lossy(body),
+            "token_requests": session.token_requests(),
+            "nonce_retries": session.nonce_retries(),
+            "seconds": seconds,
+        })))?;
+    } else {
+        let mut text = format!("{:?} {status}\n", answer.version()).into_bytes();
+        text.extend_from_slice(body);
+        if !body.is_empty() && !body.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        print(&text)?;
+    }
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(format!("the API answered {status}{}", reason(status, answer.headers())).into())
+}
+
+/// Prints the summary of many. An error if one of them was not a success.
+pub(crate) fn summary(tally: Tally, session: &Session, json: bool) -> Result<(), BoxError> {
+    let answers: u64 = tally.answers.values().sum();
+    let seconds = tally.elapsed.as_secs_f64();
+    let rate = answers as f64 / seconds.max(f64::MIN_POSITIVE);
+    let (token_requests, nonce_retries) = (session.token_requests(), session.nonce_retries());
+    if json {
+        let by_status = tally.answers.iter();
+        let by_status: Map<String, Value> = by_status
+            .map(|(status, count)| (status.as_str().to_owned(), json!(count)))
+            .collect();
+        print(&line(&json!({
+            "requests": answers + u64::from(tally.error.is_some()),
+            "answers": by_status,
+            "token_requests": token_requests,
+            "nonce_retries": nonce_retries,
+            "seconds": seconds,
+            "requests_per_second": rate,
+        })))?;
+    } else {
+        let by_status = tally.answers.iter();
+        let by_status: Vec<_> = by_status.map(|(status, count)| format!("{count} x {status}")).collect();
+        print(
+            format!(
+                "answers: {}\ntoken requests: {token_requests}\nnonce retries: {nonce_retries}\n\
+                 {seconds:.3} seconds, {rate:.1} requests a second\n",
+                if by_status.is_empty() { "none".to_owned() } else { by_status.join(", ") },
+            )
+            .as_bytes(),
+        )?;
+    }
+    if let Some(error) = tally.error {
+        return Err(error);
+    }
+    let successes = tally.answers.iter().filter(|(status, _)| status.is_success());
+    match answers - successes.map(|(_, count)| count).sum::<u64>() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} of {answers} answers were no success").into()),
+    }
+}
+
+/// What the headers tell of a failure.
+fn reason(status: StatusCode, headers: &HeaderMap) -> String {
+    if status.is_redirection() {
+        let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
+        return match location {
+            Some(location) => format!(": a redirect to {location}, which is not followed"),
+            None => String::new(),
+        };
+    }
+    let challenges = Challenge::all(headers);
+    let errors = challenges.iter().filter_map(|challenge| {
+        let error = challenge.parameter("error")?;
+        let description = challenge.parameter("error_description");
+        Some(match description {
+            Some(description) => format!("{error}, {description}"),
+            None => error.to_owned(),
+        })
+    });
+    let errors: Vec<String> = errors.collect();
+    if errors.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", errors.join("; "))
+    }
+}
+
+fn line(value: &Value) -> Vec<u8> {
+    format!("{value}\n").into_bytes()
+}
+
+/// `print!` would panic where nobody reads, as in `| head`.
+fn print(text: &[u8]) -> Result<(), BoxError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("stdout cannot be written: {error}").into())
+}
