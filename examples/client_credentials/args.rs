@@ -49,7 +49,11 @@ pub(crate) struct Args {
 
     /// Secret of the client; as an argument it can be seen by every user of this machine
     #[arg(long, value_name = "SECRET", help_heading = "Token")]
-    #[arg(env = "DPOP_CLIENT_SECRET", hide_env_values = true, allow_hyphen_values = true)]
+    #[arg(
+        env = "DPOP_CLIENT_SECRET",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     client_secret: Option<String>,
 
     /// File of the client's secret, in place of --client-secret
@@ -77,7 +81,12 @@ pub(crate) struct Args {
     method: Option<String>,
 
     /// Body of the request, sent as application/json unless --header tells another Content-Type
-    #[arg(long, value_name = "BODY", help_heading = "Request", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "BODY",
+        help_heading = "Request",
+        allow_hyphen_values = true
+    )]
     data: Option<String>,
 
     /// Header of the request, as "Name: value"; may be given more than once
@@ -95,7 +104,12 @@ pub(crate) struct Args {
     pub(crate) concurrency: u64,
 
     /// How long to wait for an answer, the token's fetching included
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Request")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        help_heading = "Request"
+    )]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 
@@ -159,7 +173,10 @@ impl Args {
     }
 
     pub(crate) fn client_secret(&self) -> Result<Option<String>, BoxError> {
-        secret(self.client_secret.as_deref(), self.client_secret_file.as_deref())
+        secret(
+            self.client_secret.as_deref(),
+            self.client_secret_file.as_deref(),
+        )
     }
 
     pub(crate) fn token_request(
@@ -230,7 +247,9 @@ impl Args {
                 ));
             };
             if WRITTEN_BY_US.contains(&name.as_str()) {
-                return Err(Usage(format!("--header cannot set `{name}`: that is written for you")));
+                return Err(Usage(format!(
+                    "--header cannot set `{name}`: that is written for you"
+                )));
             }
             headers.append(name, value);
         }
@@ -267,7 +286,10 @@ fn uri(url: &str) -> Result<Uri, Usage> {
     if uri.host().is_none_or(str::is_empty) {
         return Err(bad("has no host"));
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return Err(bad("has user information, the part before `@`"));
     }
     Ok(uri)

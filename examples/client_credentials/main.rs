@@ -16,7 +16,10 @@ mod report;
 mod run;
 mod session_log;
 
-use std::{process::ExitCode, time::{Duration, Instant}};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Parser as _;
 use http::Uri;
@@ -100,7 +103,12 @@ async fn run(args: Args) -> Result<(), BoxError> {
     let answer = api.oneshot(request.clone()).await.map_err(explain)?;
     let (head, body) = answer.into_parts();
     let answer = http::Response::from_parts(head, body.collect().await?.to_bytes());
-    report::answer(&answer, started.elapsed().as_secs_f64(), &session, args.json)
+    report::answer(
+        &answer,
+        started.elapsed().as_secs_f64(),
+        &session,
+        args.json,
+    )
 }
 
 /// Scheme, host and port.
@@ -115,7 +123,11 @@ fn explain(error: BoxError, uri: &Uri, timeout: Duration) -> BoxError {
     let untrusted = common::is_untrusted(&*error);
     let line = common::one_line(&*error);
     if error.is::<Elapsed>() {
-        format!("{origin} gave no answer within {} s (--timeout)", timeout.as_secs()).into()
+        format!(
+            "{origin} gave no answer within {} s (--timeout)",
+            timeout.as_secs()
+        )
+        .into()
     } else if untrusted {
         format!("{line} (--ca FILE adds a certificate to trust)").into()
     } else if Error::find(&*error).is_some() {

@@ -3,7 +3,9 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, CONTENT_LOCATION, CONTENT_TYPE, LOCATION, PROXY_AUTHORIZATION, REFERER},
+    header::{
+        AUTHORIZATION, CONTENT_LOCATION, CONTENT_TYPE, LOCATION, PROXY_AUTHORIZATION, REFERER,
+    },
 };
 use serde_json::Value;
 
@@ -73,7 +75,9 @@ impl Masking {
 
     /// Text is shown, everything else only by its length.
     pub(crate) fn body(&mut self, headers: &HeaderMap, body: &[u8]) -> String {
-        let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
         let media_type = media_type.and_then(|value| value.split(';').next());
         let media_type = media_type.unwrap_or_default().trim().to_ascii_lowercase();
         let shown = match media_type.as_str() {
@@ -81,7 +85,10 @@ impl Masking {
                 std::str::from_utf8(body).ok().map(|form| self.form(form))
             }
             json if json.ends_with("/json") || json.ends_with("+json") => self.json(body),
-            text if text.starts_with("text/") || text.ends_with("/xml") || text.ends_with("+xml") => {
+            text if text.starts_with("text/")
+                || text.ends_with("/xml")
+                || text.ends_with("+xml") =>
+            {
                 std::str::from_utf8(body).ok().map(str::to_owned)
             }
             _ => None,
@@ -150,13 +157,16 @@ impl Masking {
         if secret.len() >= MIN_SWEPT_BYTES && !self.found.iter().any(|found| found == secret) {
             self.found.push(secret.to_owned());
             // A secret that holds another one is looked for first.
-            self.found.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+            self.found
+                .sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         }
     }
 
     fn sweep(&self, text: &str) -> String {
         let found = self.found.iter();
-        found.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK))
+        found.fold(text.to_owned(), |text, secret| {
+            text.replace(secret.as_str(), MASK)
+        })
     }
 }
 
@@ -168,7 +178,10 @@ fn is_secret(name: &str) -> bool {
 
 /// Nothing that moves a terminal's cursor, or looks like another entry of the log.
 fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}")
+    text.replace(
+        |c: char| c.is_control() && c != '\n' && c != '\t',
+        "\u{fffd}",
+    )
 }
 
 fn cut(text: &str) -> String {

@@ -36,7 +36,11 @@ pub(crate) fn answer(
     if status.is_success() {
         return Ok(());
     }
-    Err(format!("the API answered {status}{}", reason(status, answer.headers())).into())
+    Err(format!(
+        "the API answered {status}{}",
+        reason(status, answer.headers())
+    )
+    .into())
 }
 
 /// Prints the summary of many. An error if one of them was not a success.
@@ -60,12 +64,18 @@ pub(crate) fn summary(tally: Tally, session: &Session, json: bool) -> Result<(),
         })))?;
     } else {
         let by_status = tally.answers.iter();
-        let by_status: Vec<_> = by_status.map(|(status, count)| format!("{count} x {status}")).collect();
+        let by_status: Vec<_> = by_status
+            .map(|(status, count)| format!("{count} x {status}"))
+            .collect();
         print(
             format!(
                 "answers: {}\ntoken requests: {token_requests}\nnonce retries: {nonce_retries}\n\
                  {seconds:.3} seconds, {rate:.1} requests a second\n",
-                if by_status.is_empty() { "none".to_owned() } else { by_status.join(", ") },
+                if by_status.is_empty() {
+                    "none".to_owned()
+                } else {
+                    by_status.join(", ")
+                },
             )
             .as_bytes(),
         )?;
@@ -73,7 +83,10 @@ pub(crate) fn summary(tally: Tally, session: &Session, json: bool) -> Result<(),
     if let Some(error) = tally.error {
         return Err(error);
     }
-    let successes = tally.answers.iter().filter(|(status, _)| status.is_success());
+    let successes = tally
+        .answers
+        .iter()
+        .filter(|(status, _)| status.is_success());
     match answers - successes.map(|(_, count)| count).sum::<u64>() {
         0 => Ok(()),
         failed => Err(format!("{failed} of {answers} answers were no success").into()),
@@ -83,7 +96,9 @@ pub(crate) fn summary(tally: Tally, session: &Session, json: bool) -> Result<(),
 /// What the headers tell of a failure.
 fn reason(status: StatusCode, headers: &HeaderMap) -> String {
     if status.is_redirection() {
-        let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
+        let location = headers
+            .get(LOCATION)
+            .and_then(|location| location.to_str().ok());
         return match location {
             Some(location) => format!(": a redirect to {location}, which is not followed"),
             None => String::new(),

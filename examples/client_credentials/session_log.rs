@@ -194,7 +194,8 @@ impl Drop for Exchange {
     /// Nobody waits for the answer any more: a timeout, or the end of the program.
     fn drop(&mut self) {
         if !self.entry.is_empty() {
-            self.entry.push_str("! given up before the answer was here\n");
+            self.entry
+                .push_str("! given up before the answer was here\n");
             let _ = self.write();
         }
     }
@@ -302,7 +303,11 @@ struct AnswerTooLong;
 
 impl fmt::Display for AnswerTooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the answer is longer than {} MiB", MAX_ANSWER_BYTES / 1024 / 1024)
+        write!(
+            f,
+            "the answer is longer than {} MiB",
+            MAX_ANSWER_BYTES / 1024 / 1024
+        )
     }
 }
 

@@ -15,7 +15,12 @@ pub(crate) struct KeyArgs {
     pub(crate) key: Option<PathBuf>,
 
     /// Password of an encrypted key; as an argument it can be seen by every user of this machine
-    #[arg(long, value_name = "PASSWORD", env = "DPOP_KEY_PASSWORD", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "DPOP_KEY_PASSWORD",
+        hide_env_values = true
+    )]
     #[arg(allow_hyphen_values = true)]
     key_password: Option<String>,
 
@@ -27,7 +32,10 @@ pub(crate) struct KeyArgs {
 impl KeyArgs {
     /// The key in the file, or a new one.
     pub(crate) fn load(&self) -> Result<DpopKey, BoxError> {
-        let password = secret(self.key_password.as_deref(), self.key_password_file.as_deref())?;
+        let password = secret(
+            self.key_password.as_deref(),
+            self.key_password_file.as_deref(),
+        )?;
         let Some(path) = &self.key else {
             return Ok(DpopKey::generate()?);
         };

@@ -9,10 +9,7 @@ const MAX_BYTES: u64 = 64 * 1024;
 
 /// The secret in `file`, if one is named, without the line end that editors put there; else `given`, which
 /// is that of an argument or of the environment and counts as left out if it is empty.
-pub(crate) fn secret(
-    given: Option<&str>,
-    file: Option<&Path>,
-) -> Result<Option<String>, BoxError> {
+pub(crate) fn secret(given: Option<&str>, file: Option<&Path>) -> Result<Option<String>, BoxError> {
     let Some(path) = file else {
         return Ok(given.filter(|given| !given.is_empty()).map(str::to_owned));
     };
@@ -23,7 +20,12 @@ pub(crate) fn secret(
     let text = String::from_utf8(bytes)
         .ok()
         .filter(|text| text.len() as u64 <= MAX_BYTES)
-        .ok_or_else(|| format!("secret file {} holds no text, or too much of it", path.display()))?;
+        .ok_or_else(|| {
+            format!(
+                "secret file {} holds no text, or too much of it",
+                path.display()
+            )
+        })?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {

@@ -9,7 +9,7 @@ use pkcs8::{
 };
 use zeroize::Zeroizing;
 
-use super::{encrypted, load::refuse, oid};
+use super::{encrypted, oid, refuse};
 use crate::error::Error;
 
 /// One element: its tag, and the bytes of its value.

@@ -9,7 +9,7 @@ use pkcs8::{
 };
 use zeroize::Zeroizing;
 
-use super::{der, load::refuse, oid};
+use super::{der, oid, refuse};
 use crate::error::{Error, Kind};
 
 /// Rounds of PBKDF2: RFC 8018 calls 10 million appropriate for critical keys. They take seconds; more is an

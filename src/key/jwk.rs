@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{der, load::refuse};
+use super::{der, refuse};
 use crate::error::Error;
 
 /// The public key with these coordinates, as RFC 7638, section 3 has it hashed.

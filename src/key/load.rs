@@ -1,7 +1,6 @@
 //! One door for every format: tells by the content what a file holds, and hands it to the file that reads it.
 
 use std::{
-    fmt::Display,
     fs::File,
     io::{self, Read as _},
     path::Path,
@@ -10,19 +9,12 @@ use std::{
 use p256::ecdsa::SigningKey;
 use zeroize::Zeroizing;
 
-use super::{der, jwk, pem};
+use super::{der, jwk, pem, refuse};
 use crate::error::{Error, Kind};
 
 /// Bytes of a file that may be read. A key with a chain of certificates has some 10 KiB; more is a wrong path,
 /// and a wrong path may be a disk image or `/dev/zero`.
 const MAX_LEN: usize = 64 * 1024;
-
-/// An error in one line: what was found, and what would do.
-pub(super) fn refuse(found: impl Display) -> Error {
-    Error::key(format!(
-        "{found}; needed is a P-256 private key: PKCS#8 or SEC1 in PEM or DER, or a JWK"
-    ))
-}
 
 pub(super) fn from_file(path: &Path, password: Option<&str>) -> Result<SigningKey, Error> {
     let bytes = read(path)?;

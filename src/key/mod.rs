@@ -10,7 +10,7 @@ mod load;
 mod oid;
 mod pem;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, fmt::Display, path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use p256::{
@@ -264,6 +264,13 @@ impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// An error in one line: what was found, and what would do.
+fn refuse(found: impl Display) -> Error {
+    Error::key(format!(
+        "{found}; needed is a P-256 private key: PKCS#8 or SEC1 in PEM or DER, or a JWK"
+    ))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::{encrypted, load::refuse};
+use super::{encrypted, refuse};
 use crate::error::Error;
 
 const BEGIN: &[u8] = b"-----BEGIN ";

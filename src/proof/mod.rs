@@ -24,6 +24,7 @@
 
 mod json;
 mod sign;
+mod verdict;
 mod verify;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
@@ -32,7 +33,8 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::{
     sign::Proof,
-    verify::{Check, InvalidProof, ValidProof},
+    verdict::{InvalidProof, ValidProof},
+    verify::Check,
 };
 
 /// The header that carries a proof (RFC 9449, section 4.1).
