@@ -2,14 +2,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, ValueEnum};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
-
 use bytes::Bytes;
+use clap::{Parser, ValueEnum};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use tower_dpop::{BoxError, TokenRequest};
 
-use crate::common::{KeyArgs, Usage, secret};
+use crate::{
+    common::{self, Usage, key::KeyArgs, secret},
+    servers::Servers,
+};
 
 /// Sends a request with a DPoP-bound access token, and prints the answer.
 ///
@@ -21,7 +23,8 @@ use crate::common::{KeyArgs, Usage, secret};
 #[derive(Parser)]
 #[command(after_long_help = "\
 Output:
-  The answer's status line and body. With --repeat, a summary in place of them.
+  The answer's status line and body; nothing if there is no answer. With --repeat, a summary in
+  place of them; the run ends early when a request gets no answer.
   With --json, one JSON object:
     one request: status, body (as text), token_requests, nonce_retries, seconds
     --repeat:    requests, answers (their number by status), token_requests, nonce_retries,
@@ -117,7 +120,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     pub(crate) ca: Option<PathBuf>,
 
-    /// Writes every request and answer, token requests included, to this file, secrets masked
+    /// Appends every request and answer, token requests included, to this file, secrets masked
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) log: Option<PathBuf>,
 
@@ -136,40 +139,29 @@ pub(crate) enum ClientAuth {
     None,
 }
 
-/// Whom to talk to.
-pub(crate) struct Servers {
-    pub(crate) url: String,
-    pub(crate) token_endpoint: String,
-    pub(crate) client_id: String,
-}
-
 impl Args {
     /// The servers that the flags name; none if they name none.
-    pub(crate) fn servers(&self) -> Result<Option<Servers>, Usage> {
-        let given = [
-            ("the URL", &self.url),
-            ("--token-endpoint", &self.token_endpoint),
-            ("--client-id", &self.client_id),
-        ];
-        if let (Some(url), Some(token_endpoint), Some(client_id)) =
-            (&self.url, &self.token_endpoint, &self.client_id)
-        {
-            return Ok(Some(Servers {
+    pub(crate) fn servers(&self) -> Result<Option<Servers>, BoxError> {
+        match (&self.url, &self.token_endpoint, &self.client_id) {
+            (Some(url), Some(token_endpoint), Some(client_id)) => Ok(Some(Servers {
                 url: url.clone(),
                 token_endpoint: token_endpoint.clone(),
                 client_id: client_id.clone(),
-            }));
+                client_secret: self.client_secret()?,
+                embedded: None,
+            })),
+            (None, None, None) => Ok(None),
+            (url, token_endpoint, client_id) => {
+                let missing = [
+                    ("the API's URL", url),
+                    ("--token-endpoint", token_endpoint),
+                    ("--client-id", client_id),
+                ];
+                let missing = missing.iter().filter(|(_, value)| value.is_none());
+                let missing: Vec<&str> = missing.map(|(name, _)| *name).collect();
+                Err(Usage(format!("missing: {}", missing.join(" and "))).into())
+            }
         }
-        if given.iter().all(|(_, value)| value.is_none()) {
-            return Ok(None);
-        }
-        let missing = given.iter().filter(|(_, value)| value.is_none());
-        let missing: Vec<&str> = missing.map(|(name, _)| *name).collect();
-        Err(Usage(format!(
-            "{} is missing: real servers need the URL, --token-endpoint and --client-id, the embedded ones \
-             none of them",
-            missing.join(" and ")
-        )))
     }
 
     pub(crate) fn client_secret(&self) -> Result<Option<String>, BoxError> {
@@ -179,15 +171,11 @@ impl Args {
         )
     }
 
-    pub(crate) fn token_request(
-        &self,
-        servers: &Servers,
-        secret: Option<String>,
-    ) -> Result<TokenRequest, Usage> {
+    pub(crate) fn token_request(&self, servers: &Servers) -> Result<TokenRequest, Usage> {
         let request = TokenRequest::client_credentials(&servers.token_endpoint, &servers.client_id);
-        let mut request = match (self.client_auth, secret) {
-            (ClientAuth::Post, Some(secret)) => request.client_secret_post(secret),
-            (ClientAuth::Basic, Some(secret)) => request.client_secret_basic(secret),
+        let mut request = match (self.client_auth, &servers.client_secret) {
+            (ClientAuth::Post, Some(secret)) => request.client_secret_post(secret.as_str()),
+            (ClientAuth::Basic, Some(secret)) => request.client_secret_basic(secret.as_str()),
             (ClientAuth::None, _) => request,
             (ClientAuth::Post | ClientAuth::Basic, None) => {
                 return Err(Usage(
@@ -210,7 +198,7 @@ impl Args {
     pub(crate) fn request(&self, url: &str) -> Result<Request<Full<Bytes>>, Usage> {
         let mut request = Request::new(Full::from(self.data.clone().unwrap_or_default()));
         *request.method_mut() = self.method()?;
-        *request.uri_mut() = uri(url)?;
+        *request.uri_mut() = common::url(url)?;
         *request.headers_mut() = self.headers()?;
         if self.data.is_some() {
             request
@@ -243,7 +231,7 @@ impl Args {
             });
             let Some((name, value)) = parsed else {
                 return Err(Usage(
-                    "a --header is no header: expected \"Name: value\", in ASCII".to_owned(),
+                    "a --header is no header: expected \"Name: value\"".to_owned(),
                 ));
             };
             if WRITTEN_BY_US.contains(&name.as_str()) {
@@ -270,27 +258,3 @@ const WRITTEN_BY_US: [&str; 6] = [
     "transfer-encoding",
     "upgrade",
 ];
-
-fn uri(url: &str) -> Result<Uri, Usage> {
-    let bad = |what: &str| {
-        Usage(format!(
-            "the URL {what}: expected something like https://api.example.com/orders"
-        ))
-    };
-    let uri: Uri = url
-        .parse()
-        .map_err(|_| bad("is none (is all but ASCII %-encoded?)"))?;
-    if !matches!(uri.scheme_str(), Some("https" | "http")) {
-        return Err(bad("does not begin with https:// or http://"));
-    }
-    if uri.host().is_none_or(str::is_empty) {
-        return Err(bad("has no host"));
-    }
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
-        return Err(bad("has user information, the part before `@`"));
-    }
-    Ok(uri)
-}

@@ -1,33 +1,41 @@
 //! What is printed, and when the run counts as a success.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::LOCATION};
+use http_body_util::{BodyExt as _, Full};
 use serde_json::{Map, Value, json};
 use tower_dpop::{BoxError, Challenge};
 
 use crate::{run::Tally, session_log::Session};
 
+/// As much of a server's own words as is shown on stderr.
+const SHOWN_CHARS: usize = 256;
+
 /// Prints one answer. An error if it was not a success.
-pub(crate) fn answer(
-    answer: &Response<Bytes>,
-    seconds: f64,
+pub(crate) async fn answer(
+    answer: Response<Full<Bytes>>,
+    elapsed: Duration,
     session: &Session,
     json: bool,
 ) -> Result<(), BoxError> {
-    let (status, body) = (answer.status(), answer.body());
+    let (head, body) = answer.into_parts();
+    let (status, body) = (head.status, body.collect().await?.to_bytes());
     if json {
         print(&line(&json!({
             "status": status.as_u16(),
-            "body": String::from_utf8_lossy(body),
+            "body": String::from_utf8_lossy(&body),
             "token_requests": session.token_requests(),
             "nonce_retries": session.nonce_retries(),
-            "seconds": seconds,
+            "seconds": elapsed.as_secs_f64(),
         })))?;
     } else {
-        let mut text = format!("{:?} {status}\n", answer.version()).into_bytes();
-        text.extend_from_slice(body);
+        let mut text = format!("{:?} {status}\n", head.version).into_bytes();
+        text.extend_from_slice(&body);
         if !body.is_empty() && !body.ends_with(b"\n") {
             text.push(b'\n');
         }
@@ -36,11 +44,7 @@ pub(crate) fn answer(
     if status.is_success() {
         return Ok(());
     }
-    Err(format!(
-        "the API answered {status}{}",
-        reason(status, answer.headers())
-    )
-    .into())
+    Err(format!("the API answered {status}{}", reason(status, &head.headers)).into())
 }
 
 /// Prints the summary of many. An error if one of them was not a success.
@@ -55,7 +59,7 @@ pub(crate) fn summary(tally: Tally, session: &Session, json: bool) -> Result<(),
             .map(|(status, count)| (status.as_str().to_owned(), json!(count)))
             .collect();
         print(&line(&json!({
-            "requests": answers + u64::from(tally.error.is_some()),
+            "requests": answers + tally.failed,
             "answers": by_status,
             "token_requests": token_requests,
             "nonce_retries": nonce_retries,
@@ -95,30 +99,29 @@ pub(crate) fn summary(tally: Tally, session: &Session, json: bool) -> Result<(),
 
 /// What the headers tell of a failure.
 fn reason(status: StatusCode, headers: &HeaderMap) -> String {
-    if status.is_redirection() {
-        let location = headers
-            .get(LOCATION)
-            .and_then(|location| location.to_str().ok());
-        return match location {
-            Some(location) => format!(": a redirect to {location}, which is not followed"),
-            None => String::new(),
-        };
+    let location = headers
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok());
+    if let Some(location) = location.filter(|_| status.is_redirection()) {
+        // The query of a redirect may hold a secret.
+        let location = location.split(['?', '#']).next().unwrap_or_default();
+        return format!(
+            ", a redirect to {location}: it is not followed, so give that URL if it is right"
+        );
     }
     let challenges = Challenge::all(headers);
     let errors = challenges.iter().filter_map(|challenge| {
         let error = challenge.parameter("error")?;
-        let description = challenge.parameter("error_description");
-        Some(match description {
-            Some(description) => format!("{error}, {description}"),
-            None => error.to_owned(),
-        })
+        let description = challenge
+            .parameter("error_description")
+            .unwrap_or("no description");
+        Some(format!(": {error} ({description})"))
     });
-    let errors: Vec<String> = errors.collect();
-    if errors.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", errors.join("; "))
-    }
+    errors
+        .collect::<String>()
+        .chars()
+        .take(SHOWN_CHARS)
+        .collect()
 }
 
 fn line(value: &Value) -> Vec<u8> {

@@ -24,7 +24,9 @@ pub(crate) type Api = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) answers: BTreeMap<StatusCode, u64>,
-    /// The first error. No request is begun after it.
+    /// How many got no answer. No request is begun after that.
+    pub(crate) failed: u64,
+    /// Why, for the first of them.
     pub(crate) error: Option<BoxError>,
     pub(crate) elapsed: Duration,
 }
@@ -53,6 +55,7 @@ pub(crate) async fn repeat(
                     Ok(answer) => *tally.answers.entry(answer.status()).or_default() += 1,
                     Err(error) => {
                         stop.store(true, Ordering::Relaxed);
+                        tally.failed += 1;
                         tally.error = Some(error);
                     }
                 }
@@ -68,6 +71,7 @@ pub(crate) async fn repeat(
                 for (status, count) in tally.answers {
                     *sum.answers.entry(status).or_default() += count;
                 }
+                sum.failed += tally.failed;
                 sum.error = sum.error.or(tally.error);
             }
             Err(error) => sum.error = sum.error.or(Some(error.into())),
@@ -81,7 +85,7 @@ pub(crate) async fn repeat(
 /// On stderr, and only where that is a terminal.
 fn progress_bar(length: u64) -> ProgressBar {
     let bar = ProgressBar::new(length);
-    match ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec}") {
+    match ProgressStyle::with_template("{wide_bar} {pos}/{len}, {eta} left") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }

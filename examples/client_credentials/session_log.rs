@@ -12,7 +12,7 @@ use std::{
     path::Path,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -26,7 +26,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tower::{Layer, Service};
 use tower_dpop::{BoxError, Challenge};
 
-use crate::masking::Masking;
+use crate::{common::one_line, masking::Masking};
 
 /// Answers are held in memory; a longer one is an error.
 const MAX_ANSWER_BYTES: usize = 10 * 1024 * 1024;
@@ -43,26 +43,30 @@ pub(crate) enum Peer {
 pub(crate) struct Session(Arc<Inner>);
 
 struct Inner {
-    file: Option<Mutex<File>>,
+    log: Option<Mutex<Log>>,
     exchanges: AtomicU64,
     token_requests: AtomicU64,
     nonce_retries: AtomicU64,
 }
 
 impl Session {
-    /// Writes to `log`, if one is named, in place of what it held. On Unix nobody but its owner may read it.
+    /// Appends to the file `log`, if one is named. On Unix nobody but its owner may read one that is new.
     pub(crate) fn new(log: Option<&Path>) -> Result<Self, BoxError> {
-        let file = log.map(|path| {
-            create(path).map_err(|error| {
-                format!("session log {} cannot be written: {error}", path.display())
-            })
-        });
+        let log = log.map(|path| Log::open(path).map(Mutex::new)).transpose();
         Ok(Self(Arc::new(Inner {
-            file: file.transpose()?.map(Mutex::new),
+            log: log.map_err(not_written)?,
             exchanges: AtomicU64::new(0),
             token_requests: AtomicU64::new(0),
             nonce_retries: AtomicU64::new(0),
         })))
+    }
+
+    /// An error if something is missing in the log.
+    pub(crate) fn check_log(&self) -> Result<(), BoxError> {
+        match self.0.log.as_ref().and_then(|log| lock(log).failed.take()) {
+            Some(error) => Err(not_written(error)),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn layer(&self, peer: Peer) -> SessionLayer {
@@ -94,25 +98,38 @@ impl Session {
             masking: Masking::default(),
             entry: String::new(),
         };
-        if self.0.file.is_some() {
+        if self.0.log.is_some() {
             exchange.request(number, head, body);
         }
         exchange
     }
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path)?;
-    // One that was there before keeps its mode otherwise. A terminal or a pipe is none of our business.
-    #[cfg(unix)]
-    if file.metadata()?.is_file() {
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+struct Log {
+    file: File,
+    /// Why entries are missing. No reason to keep a request from its answer.
+    failed: Option<io::Error>,
+}
+
+impl Log {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(Self {
+            file: options.open(path)?,
+            failed: None,
+        })
     }
-    Ok(file)
+}
+
+fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_written(error: io::Error) -> BoxError {
+    format!("the session log cannot be written: {error}").into()
 }
 
 /// One request and its answer: one entry, written as a whole.
@@ -141,26 +158,23 @@ impl Exchange {
         self.message('>', &head.headers, body);
     }
 
-    fn answered(&mut self, answer: &Response<Bytes>) -> io::Result<()> {
+    fn answered(&mut self, answer: &Response<Bytes>) {
         if asks_for_nonce(self.peer, answer) {
             self.session.0.nonce_retries.fetch_add(1, Ordering::Relaxed);
         }
-        if self.entry.is_empty() {
-            return Ok(());
+        if !self.entry.is_empty() {
+            let line = format!("< {:?} {}\n", answer.version(), answer.status());
+            self.entry.push_str(&line);
+            self.message('<', answer.headers(), answer.body());
+            self.write();
         }
-        let line = format!("< {:?} {}\n", answer.version(), answer.status());
-        self.entry.push_str(&line);
-        self.message('<', answer.headers(), answer.body());
-        self.write()
     }
 
-    fn failed(&mut self, error: &BoxError) -> io::Result<()> {
-        if self.entry.is_empty() {
-            return Ok(());
+    fn failed(&mut self, why: &str) {
+        if !self.entry.is_empty() {
+            self.entry.push_str(&format!("! {why}\n"));
+            self.write();
         }
-        let line = format!("! {}\n", crate::common::one_line(&**error));
-        self.entry.push_str(&line);
-        self.write()
     }
 
     fn message(&mut self, side: char, headers: &HeaderMap, body: &[u8]) {
@@ -177,15 +191,14 @@ impl Exchange {
     }
 
     /// The whole entry at once, so that those of requests in parallel do not mix. Blocking, and short.
-    fn write(&mut self) -> io::Result<()> {
+    fn write(&mut self) {
         let mut entry = std::mem::take(&mut self.entry);
         entry.push_str(&format!("({} ms)\n\n", self.started.elapsed().as_millis()));
-        match &self.session.0.file {
-            Some(file) => file
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write_all(entry.as_bytes()),
-            None => Ok(()),
+        if let Some(log) = &self.session.0.log {
+            let mut log = lock(log);
+            if let Err(error) = log.file.write_all(entry.as_bytes()) {
+                log.failed.get_or_insert(error);
+            }
         }
     }
 }
@@ -193,11 +206,7 @@ impl Exchange {
 impl Drop for Exchange {
     /// Nobody waits for the answer any more: a timeout, or the end of the program.
     fn drop(&mut self) {
-        if !self.entry.is_empty() {
-            self.entry
-                .push_str("! given up before the answer was here\n");
-            let _ = self.write();
-        }
+        self.failed("given up before the answer was here");
     }
 }
 
@@ -263,22 +272,14 @@ where
             // Of a body in memory there is nothing to wait for.
             let body = body.collect().await?.to_bytes();
             let mut exchange = session.begin(peer, &head, &body);
-            match collect(answer).await {
-                Ok(answer) => {
-                    exchange.answered(&answer).map_err(not_written)?;
-                    Ok(answer.map(Full::new))
-                }
-                Err(error) => {
-                    exchange.failed(&error).map_err(not_written)?;
-                    Err(error)
-                }
+            let answer = collect(answer).await;
+            match &answer {
+                Ok(answer) => exchange.answered(answer),
+                Err(error) => exchange.failed(&one_line(&**error)),
             }
+            Ok(answer?.map(Full::new))
         })
     }
-}
-
-fn not_written(error: io::Error) -> BoxError {
-    format!("the session log cannot be written: {error}").into()
 }
 
 async fn collect<B, E>(

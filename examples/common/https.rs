@@ -3,6 +3,7 @@
 use std::{error::Error, fs, io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use http::Uri;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -23,7 +24,7 @@ pub(crate) type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>
 
 /// A client for HTTP/1.1 and HTTP/2, that does not follow redirects. It trusts the system's certificates
 /// and those of the PEM file `ca`.
-pub(crate) fn https_client(ca: Option<&Path>) -> Result<HttpsClient, BoxError> {
+pub(crate) fn client(ca: Option<&Path>) -> Result<HttpsClient, BoxError> {
     let mut roots = RootCertStore::empty();
     // Those that cannot be read are left out: none of them is needed for http on loopback, or with `ca`.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -64,8 +65,21 @@ fn trust(roots: &mut RootCertStore, path: &Path) -> Result<(), BoxError> {
     Ok(())
 }
 
+/// Why there is no answer from `uri`. Errors of the layers say it, and what to do; the client's do not.
+pub(crate) fn no_answer(error: BoxError, uri: &Uri) -> BoxError {
+    let line = super::one_line(&*error);
+    if is_untrusted(&*error) {
+        format!("{line} (--ca FILE adds a certificate to trust)").into()
+    } else if tower_dpop::Error::find(&*error).is_some() {
+        error
+    } else {
+        let origin = super::origin(uri);
+        format!("no answer from {origin}: is the server up, and the URL right?: {line}").into()
+    }
+}
+
 /// Whether the reason of an error is a certificate that nobody vouches for.
-pub(crate) fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
+fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {

@@ -7,11 +7,10 @@ use tower_dpop::{BoxError, DpopKey, Error};
 use super::secret;
 
 #[derive(clap::Args)]
-#[command(next_help_heading = "Key")]
 pub(crate) struct KeyArgs {
     /// File of the private key (P-256): PKCS#8, encrypted or not, SEC1, or a JWK; without it, a key is
     /// made for this run
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Key")]
     pub(crate) key: Option<PathBuf>,
 
     /// Password of an encrypted key; as an argument it can be seen by every user of this machine
@@ -21,11 +20,11 @@ pub(crate) struct KeyArgs {
         env = "DPOP_KEY_PASSWORD",
         hide_env_values = true
     )]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, help_heading = "Key")]
     key_password: Option<String>,
 
     /// File of the password, in place of --key-password
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Key")]
     key_password_file: Option<PathBuf>,
 }
 
