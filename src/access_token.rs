@@ -47,9 +47,9 @@ impl AccessToken {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if the token is empty or holds characters that no `Authorization` header can carry
-    /// (RFC 6750, section 2.1: letters, digits, `-._~+/`, then `=`), or if it is a JWT whose `cnf.jkt` names
-    /// another key (RFC 9449, section 6.1).
+    /// [`Error::is_config`] if the token is empty or holds characters that no `Authorization` header can carry
+    /// (RFC 6750, section 2.1: letters, digits, `-._~+/`, then `=`); [`Error::is_other_key`] if it is a JWT
+    /// whose `cnf.jkt` names another key (RFC 9449, section 6.1).
     pub fn new(token: &str, key: &DpopKey, audience: Audience) -> Result<Self, Error> {
         let unpadded = token.trim_end_matches('=');
         let token68 = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
@@ -116,17 +116,20 @@ impl AccessToken {
         }
     }
 
-    /// Called by the `Dpop` that the request passes through; a second one is a mistake.
-    pub(crate) fn seen_by_dpop(&mut self) -> Result<(), Error> {
-        if self.signed {
-            return Err(Error::new(
-                Kind::LayerOrder,
-                "two `DpopLayer`s signed the same request: leave one, the innermost, below retry and redirect",
-            ));
-        }
-        self.signed = true;
+    /// A `Dpop` has seen the request, whether it signs it or not.
+    pub(crate) fn passes_dpop(&self) {
         if let Some(witness) = &self.witness {
             witness.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A `Dpop` is about to sign the request; a second one is a mistake.
+    pub(crate) fn sign_once(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.signed, true) {
+            return Err(Error::new(
+                Kind::LayerOrder,
+                "two `DpopLayer`s would sign the same request: leave one, the innermost, below retry and redirect",
+            ));
         }
         Ok(())
     }

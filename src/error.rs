@@ -112,7 +112,7 @@ impl Error {
         None
     }
 
-    /// A private key could not be read, made or written, whatever the reason.
+    /// A private key could not be read or written, whatever the reason.
     #[must_use]
     pub fn is_key(&self) -> bool {
         matches!(
@@ -153,6 +153,9 @@ impl Error {
     }
 
     /// The layers stand in an order that cannot work; the text names the right one.
+    ///
+    /// That no `Dpop` stands below a `Token` shows in the answer only: the request had gone out by then,
+    /// without a token.
     #[must_use]
     pub fn is_layer_order(&self) -> bool {
         self.inner.kind == Kind::LayerOrder
@@ -164,7 +167,8 @@ impl Error {
         self.inner.kind == Kind::Sign
     }
 
-    /// No access token could be had, whatever the reason; the request that needed it was not sent.
+    /// No access token could be had: the token request failed, was refused, or its answer was no use. The
+    /// request that needed the token was not sent.
     #[must_use]
     pub fn is_token_request(&self) -> bool {
         matches!(
@@ -174,9 +178,14 @@ impl Error {
                 | Kind::Refused(_)
                 | Kind::BadResponse
                 | Kind::Downgrade
-                | Kind::OtherKey
                 | Kind::Runtime
         )
+    }
+
+    /// The token says that it is bound to another key (`cnf.jkt`; RFC 9449, section 6.1).
+    #[must_use]
+    pub fn is_other_key(&self) -> bool {
+        self.inner.kind == Kind::OtherKey
     }
 
     /// The token request took longer than it may.

@@ -207,41 +207,64 @@ mod tests {
         assert_eq!(Nonce::offered(&headers), None);
     }
 
-    #[test]
-    fn a_million_origins_keep_256_nonces() {
-        let store = NonceStore::default();
-        for n in 0..10_000 {
+    fn learn_many(store: &NonceStore, count: usize, bytes: usize) {
+        for n in 0..count {
+            let nonce = Nonce("n".repeat(bytes).into());
             let origin = format!("https://{n}.example");
-            store.learn(
-                "key",
-                &origin,
-                Role::ResourceServer,
-                Nonce("n".repeat(2048).into()),
-            );
+            store.learn("key", &origin, Role::ResourceServer, nonce);
         }
+    }
+
+    fn knows(store: &NonceStore, n: usize) -> bool {
+        let origin = format!("https://{n}.example");
+        store.get("key", &origin, Role::ResourceServer).is_some()
+    }
+
+    /// Number and bytes, counted anew.
+    fn size(store: &NonceStore) -> (usize, usize) {
         let nonces = store.0.read().unwrap();
-        assert!(nonces.count <= MAX_NONCES && nonces.bytes <= MAX_TOTAL_BYTES);
-        assert_eq!(
-            nonces.count,
-            nonces.by_origin.values().map(Vec::len).sum::<usize>()
+        let all = nonces.by_origin.values().flatten();
+        let size = (
+            all.clone().count(),
+            all.map(|slot| slot.nonce.as_str().len()).sum(),
         );
-        let bytes = nonces
-            .by_origin
-            .values()
-            .flatten()
-            .map(|slot| slot.nonce.as_str().len());
-        assert_eq!(nonces.bytes, bytes.sum::<usize>());
-        drop(nonces);
-        assert!(
-            store
-                .get("key", "https://9999.example", Role::ResourceServer)
-                .is_some()
+        assert_eq!((nonces.count, nonces.bytes), size);
+        size
+    }
+
+    #[test]
+    fn ten_thousand_origins_keep_the_last_256_nonces() {
+        let store = NonceStore::default();
+        learn_many(&store, 10_000, 30);
+        assert_eq!(size(&store), (256, 256 * 30));
+        assert!(knows(&store, 9_999) && knows(&store, 10_000 - 256));
+        assert!(!knows(&store, 10_000 - 257));
+    }
+
+    #[test]
+    fn long_nonces_keep_within_256_kib() {
+        let store = NonceStore::default();
+        learn_many(&store, 1_000, 2048);
+        assert_eq!(size(&store), (128, 256 * 1024));
+        // One that is replaced is not counted twice.
+        for _ in 0..10 {
+            learn_many(&store, 100, 2000);
+        }
+        assert!(size(&store).1 <= MAX_TOTAL_BYTES && (0..100).all(|n| knows(&store, n)));
+    }
+
+    #[test]
+    fn who_gives_a_new_nonce_is_not_the_oldest() {
+        let store = NonceStore::default();
+        learn_many(&store, 256, 30);
+        learn_many(&store, 1, 31);
+        store.learn(
+            "key",
+            "https://new.example",
+            Role::ResourceServer,
+            Nonce("x".into()),
         );
-        assert!(
-            store
-                .get("key", "https://1.example", Role::ResourceServer)
-                .is_none()
-        );
+        assert!(knows(&store, 0) && !knows(&store, 1));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 use std::{fmt, net::Ipv4Addr, net::Ipv6Addr, str::FromStr, sync::Arc};
 
 use http::{
-    Uri,
+    HeaderValue, Request, Uri,
+    header::HOST,
     uri::{Authority, Scheme},
 };
 
@@ -49,6 +50,12 @@ impl FromStr for Origin {
     ///
     /// [`Error::is_config`] for anything but scheme (`http` or `https`), host and port.
     fn from_str(text: &str) -> Result<Self, Error> {
+        // First of all, so that no error shows a password.
+        if text.contains('@') {
+            return Err(Error::config(
+                "an origin has no user information (the part before `@`): leave it out",
+            ));
+        }
         let uri: Uri = text.parse().map_err(|_| {
             Error::config(format!(
                 "`{}` is no origin: expected scheme, host and port, such as `https://api.example.com`",
@@ -62,11 +69,6 @@ impl FromStr for Origin {
                  port alone, such as `https://api.example.com`",
                 printable(text)
             )));
-        }
-        if text.contains('@') {
-            return Err(Error::config(
-                "an origin has no user information (the part before `@`): leave it out",
-            ));
         }
         let target = Target::new(&uri, None)?;
         Ok(target.to_origin())
@@ -136,6 +138,16 @@ impl Target {
         Ok(Self { htu, origin_len })
     }
 
+    /// The target of a request that may be none of ours. None, if no token or proof could be for it: another
+    /// scheme, the authority form of `CONNECT`, a port that is none.
+    pub(crate) fn of_any(uri: &Uri, default: Option<&Origin>) -> Result<Option<Self>, Error> {
+        match Self::new(uri, default) {
+            Ok(target) => Ok(Some(target)),
+            Err(error) if error.is_missing_origin() => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// The `htu` claim.
     pub(crate) fn htu(&self) -> &str {
         &self.htu
@@ -154,21 +166,31 @@ impl Target {
         is_secure(self.origin())
     }
 
-    /// Makes the host on the wire the one that was signed. A server that compares byte by byte would
-    /// otherwise refuse a proof for `api.example` in a request to `API.example` (RFC 9449, 4.3, 9).
-    pub(crate) fn canonicalize(&self, uri: &mut Uri) {
-        let canonical = self.origin().split_once("://").map(|(_, host)| host);
-        let Some((authority, canonical)) = uri.authority().zip(canonical) else {
+    /// Makes the host on the wire the one that was signed, in the URI and in a `Host` header that the caller
+    /// wrote. A server that compares byte by byte would otherwise refuse a proof for `api.example` in a request
+    /// to `API.example` (RFC 9449, 4.3, 9); and a token for one virtual host shall not go to another.
+    pub(crate) fn canonicalize<B>(&self, request: &mut Request<B>) {
+        let Some((_, host)) = self.origin().split_once("://") else {
             return;
         };
-        if authority.as_str() == canonical {
-            return;
+        if request
+            .headers()
+            .get(HOST)
+            .is_some_and(|value| value != host)
+            && let Ok(value) = HeaderValue::from_str(host)
+        {
+            request.headers_mut().insert(HOST, value);
         }
-        let mut parts = uri.clone().into_parts();
-        if let Ok(authority) = canonical.parse() {
+        if request
+            .uri()
+            .authority()
+            .is_some_and(|authority| authority.as_str() != host)
+            && let Ok(authority) = host.parse()
+        {
+            let mut parts = request.uri().clone().into_parts();
             parts.authority = Some(authority);
-            if let Ok(rebuilt) = Uri::from_parts(parts) {
-                *uri = rebuilt;
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
             }
         }
     }
@@ -188,8 +210,9 @@ fn push_origin(out: &mut String, scheme: &Scheme, authority: &Authority) -> Resu
     if host.is_empty() {
         return Err(Error::config("the URI has no host"));
     }
-    let before_port = authority.as_str().rfind(host).unwrap_or_default() + host.len();
-    let port = match authority.as_str()[before_port..].trim_start_matches(':') {
+    let after_userinfo = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let port = after_userinfo.strip_prefix(host).unwrap_or_default();
+    let port = match port.strip_prefix(':').unwrap_or_default() {
         "" => None,
         digits => Some(
             digits
@@ -341,6 +364,19 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_looks_like_a_port_is_none() {
+        for (text, origin) in [
+            ("https://1:11", "https://1:11"),
+            ("http://8:80", "http://8"),
+            ("http://0:8080", "http://0:8080"),
+            ("https://44:443", "https://44"),
+            ("https://80:8080", "https://80:8080"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().as_str(), origin);
+        }
+    }
+
+    #[test]
     fn bad_origins_say_why() {
         for (text, word) in [
             ("", "no origin"),
@@ -350,6 +386,9 @@ mod tests {
             ("https://api.example.com?x", "query"),
             ("https://api.example.com/#x", "fragment"),
             ("https://user:pw@api.example.com", "user information"),
+            ("https://user:pw@api.example.com/v1", "user information"),
+            ("https://user:p w@api.example.com", "user information"),
+            ("https://user:pw#@api.example.com", "user information"),
             ("https://api.example.com:99999", "port"),
             ("/only/a/path", "path"),
         ] {
@@ -370,8 +409,15 @@ mod tests {
                 "https://rs.example:8443/A%2f?y=%7E",
             ),
         ] {
-            let mut uri: Uri = wire.parse().unwrap();
-            Target::new(&uri, None).unwrap().canonicalize(&mut uri);
+            let mut request = Request::get(wire)
+                .header("host", "Other.example")
+                .body(())
+                .unwrap();
+            Target::new(request.uri(), None)
+                .unwrap()
+                .canonicalize(&mut request);
+            let uri = request.uri();
+            assert_eq!(request.headers()["host"], uri.authority().unwrap().as_str());
             assert_eq!(uri, canonical, "{wire}");
         }
     }
@@ -402,6 +448,12 @@ mod tests {
             let origin: Origin = target.origin().parse().unwrap();
             prop_assert_eq!(origin.as_str(), target.origin());
             prop_assert_eq!(target.origin().to_ascii_lowercase(), target.origin());
+            // Against another reading of the URI than ours.
+            let origin: Uri = target.origin().parse().unwrap();
+            let default = if scheme == "https" { 443 } else { 80 };
+            prop_assert_eq!(origin.host().unwrap(), host.to_ascii_lowercase());
+            prop_assert_eq!(origin.port_u16().unwrap_or(default), uri.port_u16().unwrap_or(default));
+            prop_assert!(origin.port_u16() != Some(default));
             let path = if path.is_empty() { "/" } else { &path };
             prop_assert_eq!(target.htu(), format!("{}{path}", target.origin()), "the path as it is");
             prop_assert!(same_target(&url, target.htu()));

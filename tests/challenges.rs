@@ -89,6 +89,7 @@ fn what_the_grammar_forbids_counts_for_nothing() {
         "DPoP\u{e9} a=b",
         "DPoP a=\"\\",
         "DPoP \"a\"",
+        "DPoP/abc",
     ] {
         assert_eq!(Challenge::all(&headers([line])), [], "{line}");
     }

@@ -347,6 +347,66 @@ async fn the_same_proof_never_leaves_twice() {
     assert_eq!(jtis(&seen).len(), 150);
 }
 
+#[tokio::test]
+async fn what_can_have_no_token_passes_untouched() {
+    let fake = Fake::new(|_, _| ok());
+    let dpop = DpopLayer::new(a3_key()).layer(fake.clone());
+    for uri in [
+        "wss://api.example.com/",
+        "unix://2f746d70/x",
+        "api.example.com:443",
+        "https://api.example.com:99999/",
+    ] {
+        let request = with_token(get(uri), &own_token(&a3_key()));
+        dpop.clone().oneshot(request).await.unwrap();
+    }
+    assert_eq!(fake.seen().len(), 4);
+    assert!(fake.seen().iter().all(|seen| seen.headers.is_empty()));
+}
+
+#[tokio::test]
+async fn the_host_header_names_the_signed_host() {
+    let fake = Fake::new(|_, _| ok());
+    let dpop = DpopLayer::new(a3_key()).origin(API.parse().unwrap());
+    for (uri, host) in [
+        ("https://api.example.com/", Some("other.example.com")),
+        ("/path", Some("API.example.com:443")),
+        ("/path", Some("api.example.com")),
+        ("/path", None),
+    ] {
+        let mut request = with_token(get(uri), &own_token(&a3_key()));
+        if let Some(host) = host {
+            request
+                .headers_mut()
+                .insert("host", HeaderValue::from_static(host));
+        }
+        dpop.layer(fake.clone()).oneshot(request).await.unwrap();
+        let host = host.map(|_| "api.example.com");
+        assert_eq!(fake.seen().last().unwrap().header("host"), host);
+    }
+    // It is the caller's own affair where we do not sign.
+    let mut request = get(API);
+    request
+        .headers_mut()
+        .insert("host", HeaderValue::from_static("other.example.com"));
+    dpop.layer(fake.clone()).oneshot(request).await.unwrap();
+    assert_eq!(
+        fake.seen().last().unwrap().header("host"),
+        Some("other.example.com")
+    );
+}
+
+#[tokio::test]
+async fn options_of_a_whole_server_is_signed_for_its_root() {
+    let fake = Fake::new(|_, _| ok());
+    let dpop = DpopLayer::new(a3_key()).origin(API.parse().unwrap());
+    let mut request = with_token(get("*"), &own_token(&a3_key()));
+    *request.method_mut() = http::Method::OPTIONS;
+    dpop.layer(fake.clone()).oneshot(request).await.unwrap();
+    assert_eq!(fake.seen()[0].claims()["htu"], "https://api.example.com/");
+    assert_eq!(fake.seen()[0].uri, "*");
+}
+
 // Nonce challenges.
 
 #[tokio::test]
@@ -361,6 +421,8 @@ async fn a_challenge_is_answered_with_the_nonce_it_offers() {
         let mut request = with_token(get(&format!("{API}{path}")), &own_token(&a3_key()));
         *request.method_mut() = http::Method::POST;
         *request.body_mut() = Full::from("the whole body");
+        *request.version_mut() = http::Version::HTTP_2;
+        request.extensions_mut().insert("an extension");
         request
             .headers_mut()
             .insert("x-own", HeaderValue::from_static("kept"));
@@ -373,6 +435,11 @@ async fn a_challenge_is_answered_with_the_nonce_it_offers() {
             "{path}: a nonce is for the origin, not for the path"
         );
         for seen in seen {
+            assert_eq!(seen.method, "POST");
+            assert_eq!(seen.claims()["htm"], "POST");
+            assert_eq!(seen.uri.to_string(), format!("{API}{path}"));
+            assert_eq!(seen.version, http::Version::HTTP_2);
+            assert_eq!(seen.extensions.get(), Some(&"an extension"));
             assert_eq!(seen.body, "the whole body");
             assert_eq!(seen.header("x-own"), Some("kept"));
             assert_eq!(seen.header("authorization"), Some("DPoP own.token"));
@@ -423,7 +490,7 @@ async fn without_progress_nothing_is_sent_again() {
     let lookalike = r#"DPoP error="invalid_token", error_description="not use_dpop_nonce""#;
     // Status and headers of every answer, and how many sends the two requests cost.
     type Row<'a> = (u16, &'a [(&'a str, &'a str)], usize);
-    let rows: [Row<'_>; 13] = [
+    let rows: [Row<'_>; 14] = [
         (
             401,
             &[("www-authenticate", challenge), ("dpop-nonce", "same")],
@@ -466,6 +533,14 @@ async fn without_progress_nothing_is_sent_again() {
         (
             401,
             &[("www-authenticate", challenge), ("dpop-nonce", "")],
+            2,
+        ),
+        (
+            401,
+            &[
+                ("www-authenticate", "Digest error=\"use_dpop_nonce\""),
+                ("dpop-nonce", "same"),
+            ],
             2,
         ),
         (
@@ -610,6 +685,45 @@ async fn a_server_that_gave_up_nonces_does_not_lock_us_out() {
     assert_eq!(fake.seen()[2].nonce().as_deref(), Some("second"));
 }
 
+#[tokio::test]
+async fn a_request_to_an_authorization_server_has_no_token_and_the_same_care() {
+    let fake = Fake::new(|_, _| ok());
+    let mark = |origin: &str| ToAuthorizationServer::new(Audience::origins([origin]).unwrap());
+    // Also where it is the API's origin, and a token came along.
+    let mut request = with_token(get("https://API.example.com/par"), &own_token(&a3_key()));
+    request.extensions_mut().insert(mark(API));
+    request
+        .headers_mut()
+        .insert("authorization", HeaderValue::from_static("Basic eDp5"));
+    let outer = a3_key();
+    let twice = ServiceBuilder::new()
+        .layer(DpopLayer::new(outer.clone()))
+        .layer(DpopLayer::new(DpopKey::generate().unwrap()))
+        .service(fake.clone());
+    twice.oneshot(request).await.unwrap();
+    let seen = &fake.seen()[0];
+    assert_eq!(seen.header("authorization"), Some("Basic eDp5"));
+    assert_eq!(seen.uri, "https://api.example.com/par");
+    let valid =
+        Check::new(&seen.method, "https://api.example.com/par", now()).verify(&seen.headers);
+    let valid = valid.unwrap();
+    assert!(!valid.has_ath());
+    assert_eq!(valid.thumbprint(), outer.thumbprint(), "signed once");
+
+    let mut request = get("http://as.example.com/par");
+    request
+        .extensions_mut()
+        .insert(mark("http://as.example.com"));
+    let error = find(
+        DpopLayer::new(outer)
+            .layer(fake.clone())
+            .oneshot(request)
+            .await,
+    );
+    assert!(error.is_insecure_http(), "{error}");
+    assert_eq!(fake.seen().len(), 1);
+}
+
 // Bodies.
 
 #[tokio::test]
@@ -686,13 +800,15 @@ async fn two_dpop_layers_are_an_error() {
         .layer(dpop.clone())
         .layer(dpop)
         .service(fake.clone());
-    let error = find(
-        twice
-            .oneshot(with_token(get(API), &own_token(&a3_key())))
-            .await,
-    );
+    let token = own_token(&a3_key());
+    let error = find(twice.clone().oneshot(with_token(get(API), &token)).await);
     assert!(error.is_layer_order(), "{error}");
     assert_eq!(fake.seen().len(), 0);
+    // What is none of ours passes both.
+    twice
+        .oneshot(with_token(get("https://other.example/"), &token))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -790,12 +906,34 @@ async fn a_request_that_cannot_be_signed_never_reaches_the_service() {
     let token = own_token(&a3_key());
     let error = find(service.call(with_token(get("/path"), &token)).await);
     assert!(error.is_missing_origin());
-    // The service is still ready, and the next request is the first that it sees.
+    // What the ready service held was given back, and the next request is the first that it sees.
+    tokio_test::assert_ready_ok!(service.poll_ready());
     let answer = service.call(get(API));
     let (seen, reply) = handle.next_request().await.unwrap();
     assert_eq!(seen.uri(), get(API).uri());
     reply.send_response(ok());
     answer.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_not_sent_holds_no_place() {
+    let fake = Fake::new(|_, _| ok());
+    let stack = ServiceBuilder::new()
+        .layer(DpopLayer::new(a3_key()))
+        .concurrency_limit(1)
+        .service(fake.clone());
+    let mut idle = stack.clone();
+    let unsigned = with_token(get("/path"), &own_token(&a3_key()));
+    idle.ready()
+        .await
+        .unwrap()
+        .call(unsigned)
+        .await
+        .unwrap_err();
+    let hour = Duration::from_secs(3600);
+    let answer = tokio::time::timeout(hour, stack.oneshot(get(API))).await;
+    answer.expect("the place is free").unwrap();
+    drop(idle);
 }
 
 #[tokio::test(start_paused = true)]

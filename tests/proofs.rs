@@ -382,6 +382,18 @@ fn v2_one_well_formed_jwt() {
 }
 
 #[test]
+fn v2_a_proof_has_an_end() {
+    let padded = |bytes: usize| honest(json!({"pad": "x".repeat(bytes)}));
+    assert_eq!(verdict(&padded(11_000)), Ok(()));
+    let long = padded(13_000);
+    assert!(long.len() > 16 * 1024);
+    let error = Check::new(&Method::GET, URL, NOW)
+        .verify_proof(&long)
+        .unwrap_err();
+    assert_eq!(error.reason(), "the proof is too long");
+}
+
+#[test]
 fn v3_claims_have_their_types() {
     for change in [
         json!({"jti": 1}),

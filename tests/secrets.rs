@@ -31,6 +31,11 @@ use tracing::{
 const SECRET: &str = "canary-client:s3cret/+%";
 const TOKEN: &str = "canary.access-t0ken~x";
 const PASSWORD: &str = "canary-passw0rd";
+/// A client's secret that any header or media type can hold.
+const PLAIN: &str = "canary1plain2secret";
+/// The value of a parameter that nobody knows; the client's secret is a part of it.
+const PARAMETER: &str = "canary1plain2secretANDmore4value";
+const REST_OF_PARAMETER: &str = "ANDmore4value";
 
 /// The secrets as they are, and in every form that they are sent or stored in.
 fn canaries(key: &DpopKey) -> Vec<String> {
@@ -57,7 +62,7 @@ fn canaries(key: &DpopKey) -> Vec<String> {
         hex,
         bytes.trim_matches(['[', ']']).to_owned(),
     ];
-    for secret in [SECRET, TOKEN, PASSWORD] {
+    for secret in [SECRET, TOKEN, PASSWORD, PLAIN, REST_OF_PARAMETER] {
         // Without its ends, so that it is found at any place in a longer base64 text.
         for start in 0..3 {
             let encoded = STANDARD.encode(&secret.as_bytes()[start..]);
@@ -93,7 +98,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn request() -> TokenRequest {
     TokenRequest::client_credentials(ENDPOINT, "id")
         .client_secret_basic(SECRET)
-        .parameter("assertion", SECRET)
+        .parameter("assertion", PARAMETER)
         .scope("api")
 }
 
@@ -154,56 +159,79 @@ async fn headers_that_were_stamped_do_not_show() {
     sweep(&seen, &canaries(&key));
 }
 
+/// What the authorization server's `answer` makes of a request with the client's `secret`.
+async fn failure(
+    key: &DpopKey,
+    secret: &str,
+    answer: impl Fn() -> Response<Full<Bytes>> + Send + Sync + 'static,
+) -> BoxError {
+    let fake = Fake::new(move |_, _| answer());
+    let dpop = DpopLayer::new(key.clone());
+    let audience = Audience::origins([API]).unwrap();
+    let request = request().client_secret_basic(secret);
+    let tokens = TokenLayer::new(&dpop, fake.clone(), request, audience).unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake);
+    let error = stack.oneshot(get(API)).await.unwrap_err();
+    assert!(
+        Error::find(&*error).is_some_and(Error::is_token_request),
+        "{error}"
+    );
+    assert!(error.source().is_none());
+    error
+}
+
 #[tokio::test]
 async fn errors_show_nothing_whatever_the_server_says() {
     let key = DpopKey::generate().unwrap();
-    let canaries = canaries(&key);
-    let pair = STANDARD.encode(format!(
-        "id:{}",
-        form_urlencoded::byte_serialize(SECRET.as_bytes()).collect::<String>()
-    ));
-    let echo = format!("{SECRET} {pair}");
-    for (status, body) in [
-        (
-            400,
-            serde_json::json!({"error": "invalid_client", "error_description": echo}).to_string(),
-        ),
-        (401, serde_json::json!({"error": echo}).to_string()),
-        (
-            200,
-            serde_json::json!({"access_token": TOKEN, "token_type": "Bearer"}).to_string(),
-        ),
-        (
-            200,
-            serde_json::json!({"access_token": TOKEN, "token_type": SECRET}).to_string(),
-        ),
-        (
-            200,
-            serde_json::json!({"access_token": format!("{TOKEN} {SECRET}"), "token_type": "DPoP"})
-                .to_string(),
-        ),
-        (200, format!("{TOKEN} {echo}")),
-        (500, echo.clone()),
-    ] {
-        for name in ["content-type", "location"] {
-            let (body, value) = (body.clone(), format!("https://x.example/{SECRET}?{TOKEN}"));
-            let fake = Fake::new(move |_, _| answer(status, &[(name, &value)], &body));
-            let dpop = DpopLayer::new(key.clone());
-            let audience = Audience::origins([API]).unwrap();
-            let tokens = TokenLayer::new(&dpop, fake.clone(), request(), audience).unwrap();
-            let stack = ServiceBuilder::new()
-                .layer(tokens)
-                .layer(dpop)
-                .service(fake);
-            let error = stack.oneshot(get(API)).await.unwrap_err();
-            assert!(
-                Error::find(&*error).is_some_and(Error::is_token_request),
-                "{error}"
-            );
-            sweep(&chain(&*error), &canaries);
-            assert!(error.source().is_none());
+    let form = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    for secret in [SECRET, PLAIN] {
+        let pair = STANDARD.encode(format!("id:{}", form(secret)));
+        let mut canaries = canaries(&key);
+        canaries.push(pair.clone());
+        // Each form that the request was sent in, each in a place of its own.
+        for echo in [secret, &form(secret), &pair, PARAMETER] {
+            let json = |members: serde_json::Value| members.to_string();
+            for (status, body) in [
+                (
+                    400,
+                    json(serde_json::json!({"error": "invalid_client", "error_description": echo})),
+                ),
+                (401, json(serde_json::json!({"error": echo}))),
+                (
+                    200,
+                    json(serde_json::json!({"access_token": TOKEN, "token_type": "Bearer"})),
+                ),
+                (
+                    200,
+                    json(serde_json::json!({"access_token": TOKEN, "token_type": echo})),
+                ),
+                (
+                    200,
+                    json(
+                        serde_json::json!({"access_token": format!("{TOKEN} {echo}"), "token_type": "DPoP"}),
+                    ),
+                ),
+                (200, format!("{TOKEN} {echo}")),
+                (307, String::new()),
+                (500, echo.to_owned()),
+            ] {
+                for (name, value) in [
+                    ("content-type", format!("text/{echo}")),
+                    ("content-type", format!("https://x.example/{echo}?{TOKEN}")),
+                    ("location", format!("https://x.example/{echo}?{TOKEN}")),
+                    ("location", format!("https://{PASSWORD}:{TOKEN}@x.example/")),
+                ] {
+                    let body = body.clone();
+                    let answer = move || answer(status, &[(name, &value)], &body);
+                    sweep(&chain(&*failure(&key, secret, answer).await), &canaries);
+                }
+            }
         }
     }
+    let canaries = canaries(&key);
     let refused = AccessToken::new(
         &format!("{TOKEN} {SECRET}"),
         &key,

@@ -19,7 +19,10 @@ use support::{
     token, with_token,
 };
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
-use tower_dpop::{Audience, DpopKey, DpopLayer, Error, NoReplay, TokenLayer, TokenRequest};
+use tower_dpop::{
+    AccessToken, Audience, DpopKey, DpopLayer, Error, NoReplay, ToAuthorizationServer, TokenLayer,
+    TokenRequest,
+};
 use tower_test::mock;
 
 const AS: &str = "as.example.com";
@@ -131,6 +134,9 @@ async fn requests_to_other_origins_pass_without_token() {
         "https://other.example/",
         "https://api.example.com:444/",
         "http://api.example.com/",
+        "wss://api.example.com/",
+        "api.example.com:443",
+        "https://api.example.com:99999/",
     ] {
         let mut request = get(uri);
         request
@@ -201,6 +207,12 @@ fn values_that_cannot_be_used_are_refused_before_the_first_request() {
         (at("https://as.example.com/token#x"), "fragment"),
         (
             at("https://user:s3cret@as.example.com/token"),
+            "user information",
+        ),
+        (at("https://user:s3cret#1@as.example.com/token"), "…"),
+        (at("https://user:s3 cret@as.example.com/token"), "no URL"),
+        (
+            at("https://user:s3cret@as.example.com/token#x"),
             "user information",
         ),
         (at("https://as.example.com:99999/token"), "port"),
@@ -347,6 +359,97 @@ fn without_a_runtime_there_is_an_error_and_later_a_token() {
 }
 
 #[test]
+fn a_runtime_that_nobody_drives_does_not_keep_the_others_waiting() {
+    let fake = servers(300, |_| true).delay(Duration::from_millis(50));
+    let stack = stack(&fake);
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let idle = runtime.enable_all().build().unwrap();
+    idle.block_on(async {
+        let request =
+            tokio::time::timeout(Duration::from_millis(5), stack.clone().oneshot(get(API)));
+        request.await.unwrap_err();
+    });
+    // The fetch is under way in `idle`, which lives.
+    let busy = runtime.start_paused(true).build().unwrap();
+    let answers = busy.block_on(async {
+        let requests: Vec<_> = (0..20)
+            .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
+            .collect();
+        let mut answers = Vec::new();
+        for request in requests {
+            answers.push(request.await.unwrap().unwrap().status());
+        }
+        answers
+    });
+    assert_eq!(answers, [200; 20]);
+    assert_eq!(
+        fake.seen_by(AS).len(),
+        2,
+        "one fetch was lost, one served all"
+    );
+    // The lost one ends after all, with t1, and changes nothing.
+    idle.block_on(async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stack.oneshot(get(API)).await.unwrap();
+    });
+    let served = fake.seen_by(RS);
+    assert_eq!(
+        served.last().unwrap().header("authorization"),
+        Some("DPoP t0")
+    );
+    assert_eq!(fake.seen_by(AS).len(), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_panics_twice_is_survived() {
+    let fake = servers(300, |_| true);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let client = {
+        let (fake, calls) = (fake.clone(), calls.clone());
+        tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let (fake, call) = (fake.clone(), calls.fetch_add(1, Ordering::Relaxed));
+            async move {
+                assert!(call >= 2, "a bug in the client");
+                fake.oneshot(request).await
+            }
+        })
+    };
+    let dpop = DpopLayer::new(a3_key());
+    let audience = Audience::origins([API]).unwrap();
+    let tokens = TokenLayer::new(&dpop, client, request(), audience).unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake);
+    let tasks: Vec<_> = (0..50)
+        .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn errors_of_ours_stay_what_they_are() {
+    let client = tower::service_fn(|_: Request<Full<Bytes>>| async {
+        Err::<Response<Full<Bytes>>, BoxError>(
+            DpopKey::from_bytes("none", None).unwrap_err().into(),
+        )
+    });
+    let dpop = DpopLayer::new(a3_key());
+    let audience = Audience::origins([API]).unwrap();
+    let tokens = TokenLayer::new(&dpop, client, request(), audience).unwrap();
+    let fake = servers(300, |_| true);
+    let stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake);
+    let error = find(&stack.oneshot(get(API)).await.unwrap_err());
+    assert!(error.is_key() && !error.is_token_request(), "{error}");
+}
+
+#[test]
 fn a_runtime_that_dies_with_the_fetch_does_not_take_the_layer_along() {
     let slow = servers(300, |_| true).delay(Duration::from_millis(50));
     let stack = stack(&slow);
@@ -401,14 +504,24 @@ async fn life_is_counted_from_before_the_token_was_made() {
 async fn a_refused_token_is_renewed_once_and_the_request_sent_again() {
     let fake = servers(300, |number| number > 0);
     let stack = stack(&fake);
-    let request = Request::post(API)
+    let request = Request::patch("https://api.example.com/orders?page=2")
+        .version(http::Version::HTTP_2)
+        .header("x-own", "kept")
+        .extension("an extension")
         .body(Full::from("the whole body"))
         .unwrap();
     assert_eq!(stack.clone().oneshot(request).await.unwrap().status(), 200);
     assert_eq!(fake.seen_by(AS).len(), 2);
     let served = fake.seen_by(RS);
     assert_eq!(served.len(), 2);
-    assert!(served.iter().all(|seen| seen.body == "the whole body"));
+    for seen in &served {
+        assert_eq!(seen.method, "PATCH");
+        assert_eq!(seen.uri, "https://api.example.com/orders?page=2");
+        assert_eq!(seen.version, http::Version::HTTP_2);
+        assert_eq!(seen.header("x-own"), Some("kept"));
+        assert_eq!(seen.extensions.get(), Some(&"an extension"));
+        assert_eq!(seen.body, "the whole body");
+    }
     assert_ne!(served[0].claims()["ath"], served[1].claims()["ath"]);
     assert_ne!(served[0].claims()["jti"], served[1].claims()["jti"]);
     // The same with a token from the cache.
@@ -689,6 +802,15 @@ async fn endless_nonces_at_the_token_endpoint_cost_three_sends() {
     assert_eq!(error.oauth_error().unwrap().code(), "use_dpop_nonce");
     assert_eq!(fake.seen().len(), 3);
 
+    // A challenge is a refusal.
+    let odd = Fake::new(|_, _| {
+        let mut answer = nonce_challenge("n");
+        *answer.status_mut() = StatusCode::OK;
+        answer
+    });
+    stack(&odd).oneshot(get(API)).await.unwrap_err();
+    assert_eq!(odd.seen().len(), 1);
+
     let same = Fake::new(|_, _| as_challenge("same"));
     stack(&same).oneshot(get(API)).await.unwrap_err();
     assert_eq!(
@@ -889,6 +1011,35 @@ async fn a_token_that_the_caller_brings_is_the_one_that_is_sent() {
     assert_eq!(seen[0].header("authorization"), Some("DPoP own.token"));
 }
 
+#[tokio::test]
+async fn a_token_for_elsewhere_does_not_stand_in_for_ours() {
+    let fake = servers(300, |_| true);
+    let elsewhere = Audience::origins(["https://other.example"]).unwrap();
+    let token = AccessToken::new("own.token", &a3_key(), elsewhere).unwrap();
+    stack(&fake)
+        .oneshot(with_token(get(API), &token))
+        .await
+        .unwrap();
+    assert_eq!(fake.seen_by(RS)[0].header("authorization"), Some("DPoP t0"));
+}
+
+#[tokio::test]
+async fn a_request_to_an_authorization_server_gets_no_token() {
+    let fake = Fake::new(|_, _| ok());
+    let mut request = get("https://api.example.com/par");
+    request.extensions_mut().insert(ToAuthorizationServer::new(
+        Audience::origins([API]).unwrap(),
+    ));
+    request
+        .headers_mut()
+        .insert("authorization", "Basic eDp5".parse().unwrap());
+    stack(&fake).oneshot(request).await.unwrap();
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].header("authorization"), Some("Basic eDp5"));
+    assert!(seen[0].claims().get("ath").is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn token_and_api_request_fit_through_one_place() {
     let fake = servers(300, |number| number > 0).delay(Duration::from_millis(10));
@@ -914,6 +1065,32 @@ async fn token_and_api_request_fit_through_one_place() {
             assert_eq!(answer.unwrap().unwrap().status(), 200);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_that_lives_on_holds_no_place_while_it_waits() {
+    let fake = servers(300, |_| true).delay(Duration::from_millis(10));
+    let shared = ServiceBuilder::new()
+        .concurrency_limit(1)
+        .service(fake.clone());
+    let dpop = DpopLayer::new(a3_key());
+    let audience = Audience::origins([API]).unwrap();
+    let tokens = TokenLayer::new(&dpop, shared.clone(), request(), audience).unwrap();
+    let mut stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(shared);
+    let answer = stack.ready().await.unwrap().call(get(API));
+    assert_eq!(answer.await.unwrap().status(), 200);
+    // Nor after a request that could not be sent.
+    stack
+        .ready()
+        .await
+        .unwrap()
+        .call(get("/path"))
+        .await
+        .unwrap_err();
+    assert_eq!(stack.clone().oneshot(get(API)).await.unwrap().status(), 200);
 }
 
 #[tokio::test]

@@ -86,6 +86,7 @@ where
         let spare = spare(layer.replay_policy(), &request);
         let sent = layer.last_nonce(&plan);
         if let Err(error) = layer.stamp(&mut request, &plan, sent.as_ref()) {
+            *service = service.clone();
             return Self::failed(error.into());
         }
         let future = service.call(request);

@@ -105,52 +105,31 @@ impl<R> DpopLayer<R> {
 
     /// Who signs this request, and for whom; none if it is none of ours.
     pub(super) fn plan<B>(&self, request: &mut Request<B>) -> Result<Option<Plan>, Error> {
-        if request.extensions().get::<AccessToken>().is_some() {
-            self.plan_resource(request)
-        } else if request
-            .extensions()
-            .get::<ToAuthorizationServer>()
-            .is_some()
-        {
-            self.plan_authorization_server(request)
-        } else {
-            Ok(None)
-        }
-    }
-
-    fn plan_resource<B>(&self, request: &mut Request<B>) -> Result<Option<Plan>, Error> {
-        let target = Target::new(request.uri(), self.origin.as_ref())?;
-        let Some(token) = request.extensions_mut().get_mut::<AccessToken>() else {
+        // The mark counts more than a token that came along: what an authorization server is sent has none.
+        let mark = request.extensions_mut().remove::<ToAuthorizationServer>();
+        let (signer, audience) = match (mark, request.extensions().get::<AccessToken>()) {
+            (Some(mark), _) => {
+                request.extensions_mut().remove::<AccessToken>();
+                (Signer::Key(self.key.clone()), mark.audience().clone())
+            }
+            (None, Some(token)) => {
+                token.passes_dpop();
+                (Signer::Token(token.clone()), token.audience().clone())
+            }
+            (None, None) => return Ok(None),
+        };
+        let Some(target) = Target::of_any(request.uri(), self.origin.as_ref())? else {
             return Ok(None);
         };
-        token.seen_by_dpop()?;
-        if !token.audience().allows(target.origin()) {
+        if !audience.allows(target.origin()) {
             return Ok(None);
         }
-        let token = token.clone();
-        self.check_secure(target.origin(), target.is_secure())?;
-        target.canonicalize(request.uri_mut());
-        Ok(Some(Plan {
-            target,
-            signer: Signer::Token(token),
-        }))
-    }
-
-    fn plan_authorization_server<B>(
-        &self,
-        request: &mut Request<B>,
-    ) -> Result<Option<Plan>, Error> {
-        let target = Target::new(request.uri(), self.origin.as_ref())?;
-        let marked = request.extensions_mut().remove::<ToAuthorizationServer>();
-        if !marked.is_some_and(|to| to.audience().allows(target.origin())) {
-            return Ok(None);
+        if let (Signer::Token(_), Some(token)) = (&signer, request.extensions_mut().get_mut()) {
+            AccessToken::sign_once(token)?;
         }
         self.check_secure(target.origin(), target.is_secure())?;
-        target.canonicalize(request.uri_mut());
-        Ok(Some(Plan {
-            target,
-            signer: Signer::Key(self.key.clone()),
-        }))
+        target.canonicalize(request);
+        Ok(Some(Plan { target, signer }))
     }
 
     /// Writes a fresh proof, and the token if there is one, in place of whatever stood there.

@@ -69,7 +69,11 @@ where
                 ResponseFuture::signed(&mut self.inner, self.layer.clone(), plan, request)
             }
             Ok(None) => ResponseFuture::untouched(self.inner.call(request)),
-            Err(error) => ResponseFuture::failed(error.into()),
+            Err(error) => {
+                // Gives back what the ready service holds, such as a permit: it is not used.
+                self.inner = self.inner.clone();
+                ResponseFuture::failed(error.into())
+            }
         }
     }
 }

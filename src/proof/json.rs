@@ -3,75 +3,73 @@
 //! Of two members with the same name one parser takes the first and another the last, and a proof that
 //! means two things proves nothing (RFC 7515, section 4; RFC 7519, section 4).
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// The members of a JSON object, or nothing if the text is anything else or holds a name twice.
 pub(super) fn object(text: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice::<Unique>(text).ok()?;
     match serde_json::from_slice(text).ok()? {
-        Strict(Value::Object(members)) => Some(members),
+        Value::Object(members) => Some(members),
         _ => None,
     }
 }
 
-struct Strict(Value);
+/// Any JSON without repeated names. It keeps nothing: how serde_json represents numbers depends on features
+/// that another crate may have switched on, so that is left to serde_json itself.
+struct Unique;
 
-impl<'de> Deserialize<'de> for Strict {
+impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
+        deserializer.deserialize_any(Self)
     }
 }
 
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
+impl<'de> Visitor<'de> for Unique {
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON without repeated names")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut out = Vec::new();
-        while let Some(Strict(item)) = items.next_element()? {
-            out.push(item);
-        }
-        Ok(Value::Array(out))
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut out = Map::new();
-        while let Some((name, Strict(value))) = members.next_entry::<String, _>()? {
-            if out.insert(name, value).is_some() {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, Self)) = members.next_entry::<String, Self>()? {
+            if !names.insert(name) {
                 return Err(A::Error::custom("a name stands twice"));
             }
         }
-        Ok(Value::Object(out))
+        Ok(self)
     }
 }

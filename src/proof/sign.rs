@@ -12,7 +12,7 @@ use crate::{
     origin::Target,
 };
 
-/// Twice the 96 bits that RFC 9449, section 4.2 calls enough would be no better than this.
+/// 128 bits: RFC 9449, section 4.2 asks for 96 at least, and UUIDs have 122.
 const JTI_BYTES: usize = 16;
 
 /// What a proof will say, before it is signed: the claims of RFC 9449, section 4.2.

@@ -45,7 +45,7 @@ impl ValidProof {
 }
 
 /// A proof that breaks a rule of RFC 9449, section 4.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidProof {
     code: &'static str,
     reason: &'static str,

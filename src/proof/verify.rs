@@ -232,19 +232,19 @@ fn verify_signature(
     if member("kty") != Some("EC") || member("crv") != Some("P-256") {
         return Err(InvalidProof::proof("`jwk` is no P-256 key"));
     }
-    let no_point = InvalidProof::proof("`jwk` is no point of P-256");
-    let (x, y) = member("x").zip(member("y")).ok_or(no_point)?;
+    let no_point = || InvalidProof::proof("`jwk` is no point of P-256");
+    let (x, y) = member("x").zip(member("y")).ok_or_else(no_point)?;
     let (Ok(x_bytes), Ok(y_bytes)) = (decode_32(x), decode_32(y)) else {
-        return Err(no_point);
+        return Err(no_point());
     };
     let point = Sec1Point::from_affine_coordinates(&x_bytes.into(), &y_bytes.into(), false);
-    let verifying_key = VerifyingKey::from_sec1_point(&point).map_err(|_| no_point)?;
-    let no_signature = InvalidProof::proof("the signature is not that of the key in `jwk`");
-    let signature = BASE64URL.decode(signature).map_err(|_| no_signature)?;
-    let signature = Signature::from_slice(&signature).map_err(|_| no_signature)?;
+    let verifying_key = VerifyingKey::from_sec1_point(&point).map_err(|_| no_point())?;
+    let no_signature = || InvalidProof::proof("the signature is not that of the key in `jwk`");
+    let signature = BASE64URL.decode(signature).map_err(|_| no_signature())?;
+    let signature = Signature::from_slice(&signature).map_err(|_| no_signature())?;
     verifying_key
         .verify(signed.as_bytes(), &signature)
-        .map_err(|_| no_signature)?;
+        .map_err(|_| no_signature())?;
     Ok(key::thumbprint_of(x, y))
 }
 

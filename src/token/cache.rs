@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{
+    runtime::{self, Handle},
+    sync::watch,
+    task::AbortHandle,
+    time::Instant,
+};
 
 use crate::{
     access_token::AccessToken,
@@ -16,6 +21,13 @@ use crate::{
 /// A request on its way when the token ends is refused, so the last of its life is not used: a tenth, but
 /// no more than this.
 const MAX_MARGIN: Duration = Duration::from_secs(10);
+
+/// A fetch that takes longer will not end well. It is the whole of it: connecting, nonce retries, the body.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When those who wait elsewhere give a fetch up that should have ended by itself: after its own deadline,
+/// with room for a busy machine.
+const OVERDUE: Duration = Duration::from_secs(11);
 
 /// How often a caller joins or starts a fetch that is then lost without an answer: aborted with its
 /// runtime, or panicked.
@@ -56,11 +68,18 @@ struct Current {
 /// The fetch under way.
 struct Flight {
     id: u64,
-    answer: Answer,
+    started: Instant,
+    runtime: runtime::Id,
+    news: watch::Sender<News>,
 }
 
-/// Empty until the fetch ends; closed if it ends without an answer.
-type Answer = watch::Receiver<Option<Result<AccessToken, Error>>>;
+/// What those who wait for a flight hear.
+enum News {
+    Flying,
+    Landed(Result<AccessToken, Error>),
+    /// It ended without an answer, or nobody drives it any more: plan anew.
+    Lost,
+}
 
 impl Cache {
     /// The token, if there is one to use now.
@@ -88,16 +107,17 @@ impl Cache {
         F: Future<Output = Result<Fetched, Error>> + Send + 'static,
     {
         for _ in 0..MAX_ROUNDS {
-            let mut answer = match self.join_or_take_off()? {
+            let (mut news, _watchdog) = match self.join_or_take_off()? {
                 Plan::Use(token) => return Ok(token),
-                Plan::Wait(answer) => answer,
-                Plan::Fetch(runtime, landing, answer) => {
+                Plan::Join(news, watched) => (news, watched.map(|watched| self.watch(watched))),
+                Plan::TakeOff(runtime, landing, news) => {
                     runtime.spawn(landing.fly(fetch()));
-                    answer
+                    (news, None)
                 }
             };
-            if let Ok(answer) = answer.wait_for(Option::is_some).await
-                && let Some(answer) = &*answer
+            let news = news.wait_for(|news| !matches!(news, News::Flying)).await;
+            if let Ok(news) = news
+                && let News::Landed(answer) = &*news
             {
                 return answer.clone();
             }
@@ -110,15 +130,24 @@ impl Cache {
     }
 
     fn join_or_take_off(&self) -> Result<Plan, Error> {
+        let runtime = Handle::try_current();
         let mut state = self.write();
         if let Some(token) = state.usable() {
             return Ok(Plan::Use(token));
         }
         if let Some(flight) = &state.flight {
-            return Ok(Plan::Wait(flight.answer.clone()));
+            let watched = runtime
+                .ok()
+                .filter(|runtime| runtime.id() != flight.runtime);
+            let watched = watched.map(|runtime| Watched {
+                runtime,
+                flight: flight.id,
+                overdue: flight.started + OVERDUE,
+            });
+            return Ok(Plan::Join(flight.news.subscribe(), watched));
         }
-        // Found now, not when the layer was built: that may have been in another runtime, or in none.
-        let runtime = Handle::try_current().map_err(|source| {
+        // The runtime of now, not that in which the layer was built: it may have been another, or none.
+        let runtime = runtime.map_err(|source| {
             Error::with_source(
                 Kind::Runtime,
                 "no Tokio runtime to fetch the token in: call the service from within one",
@@ -126,18 +155,50 @@ impl Cache {
             )
         })?;
         state.flights += 1;
-        let id = state.flights;
-        let (sender, answer) = watch::channel(None);
+        let (sender, news) = watch::channel(News::Flying);
         state.flight = Some(Flight {
-            id,
-            answer: answer.clone(),
+            id: state.flights,
+            started: Instant::now(),
+            runtime: runtime.id(),
+            news: sender,
         });
         let landing = Landing {
             cache: self.clone(),
-            id,
-            sender,
+            id: state.flights,
         };
-        Ok(Plan::Fetch(runtime, landing, answer))
+        Ok(Plan::TakeOff(runtime, landing, news))
+    }
+
+    /// A fetch runs in the runtime of the caller that started it. That may live on and be driven by nobody,
+    /// its timers included. Those who wait in another runtime have a timer of their own, in a task of their
+    /// own: a runtime without timers shall not make their request panic.
+    fn watch(&self, watched: Watched) -> Watchdog {
+        let cache = self.clone();
+        let task = watched.runtime.spawn(async move {
+            tokio::time::sleep_until(watched.overdue).await;
+            cache.end_flight(watched.flight, None);
+        });
+        Watchdog(task.abort_handle())
+    }
+
+    /// Ends this flight, if it has not ended yet; whoever still waits for it hears that it is lost.
+    fn end_flight(&self, id: u64, landed: Option<Result<Current, Error>>) {
+        let mut state = self.write();
+        // If it has ended, the flight there is another one's, or none.
+        let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
+            return;
+        };
+        let news = match landed {
+            Some(Ok(current)) => {
+                let token = current.token.clone();
+                state.current = Some(current);
+                News::Landed(Ok(token))
+            }
+            Some(Err(error)) => News::Landed(Err(error)),
+            None => News::Lost,
+        };
+        drop(state);
+        flight.news.send_replace(news);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -151,16 +212,30 @@ impl Cache {
 
 enum Plan {
     Use(AccessToken),
-    Wait(Answer),
-    Fetch(Handle, Landing, Answer),
+    Join(watch::Receiver<News>, Option<Watched>),
+    TakeOff(Handle, Landing, watch::Receiver<News>),
 }
 
-/// Ends a flight, exactly once, however it ends: if the task is dropped before its answer came, the
-/// waiters see a closed channel and plan anew.
+/// A flight in another runtime than that of the caller.
+struct Watched {
+    runtime: Handle,
+    flight: u64,
+    overdue: Instant,
+}
+
+/// Sleeps no longer than the caller waits.
+struct Watchdog(AbortHandle);
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Ends a flight, exactly once, however it ends: by its answer, or when its task is dropped before that.
 struct Landing {
     cache: Cache,
     id: u64,
-    sender: watch::Sender<Option<Result<AccessToken, Error>>>,
 }
 
 impl Landing {
@@ -170,38 +245,29 @@ impl Landing {
     {
         // The life of a token counts from before the server could have made it.
         let started = Instant::now();
-        let answer = fetch.await;
-        let landed = answer.as_ref().ok().map(|fetched| {
+        let answer = match tokio::time::timeout(FETCH_TIMEOUT, fetch).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::new(
+                Kind::Timeout,
+                format!(
+                    "no access token: the token endpoint gave no answer within {} s",
+                    FETCH_TIMEOUT.as_secs()
+                ),
+            )),
+        };
+        let landed = answer.map(|fetched| {
             let margin = MAX_MARGIN.min(fetched.life / 10);
-            let usable_until = started + (fetched.life - margin);
             Current {
-                token: fetched.token.clone(),
-                usable_until,
+                token: fetched.token,
+                usable_until: started + (fetched.life - margin),
             }
         });
-        self.end_flight(landed);
-        self.sender
-            .send_replace(Some(answer.map(|fetched| fetched.token)));
-    }
-
-    fn end_flight(&self, landed: Option<Current>) {
-        let mut state = self.cache.write();
-        // Once it has ended, the flight there is another one's, or none.
-        if state
-            .flight
-            .as_ref()
-            .is_some_and(|flight| flight.id == self.id)
-        {
-            state.flight = None;
-            if landed.is_some() {
-                state.current = landed;
-            }
-        }
+        self.cache.end_flight(self.id, Some(landed));
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.end_flight(None);
+        self.cache.end_flight(self.id, None);
     }
 }

@@ -2,7 +2,6 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,9 +25,6 @@ use crate::{
     origin::Origin,
     replay::NoReplay,
 };
-
-/// A fetch that takes longer will not end well. It is the whole of it: connecting, nonce retries, the body.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest answers in the field hold a few signed tokens; this is room for ten times that.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -105,18 +101,7 @@ where
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let exchange = Arc::clone(&self.exchange);
-        Box::pin(async move {
-            match tokio::time::timeout(FETCH_TIMEOUT, exchange.run(service)).await {
-                Ok(fetched) => fetched,
-                Err(_) => Err(Error::new(
-                    Kind::Timeout,
-                    format!(
-                        "the token endpoint gave no answer within {} s",
-                        FETCH_TIMEOUT.as_secs()
-                    ),
-                )),
-            }
-        })
+        Box::pin(async move { exchange.run(service).await })
     }
 }
 
@@ -168,14 +153,8 @@ impl Exchange {
 
     fn fetched(&self, answer: &TokenResponse) -> Result<Fetched, Error> {
         let token = AccessToken::new(&answer.access_token, self.dpop.key(), self.audience.clone());
-        // A token that no header can carry is the server's mistake, not the program's.
-        let token = token.map_err(|error| {
-            if error.is_config() {
-                Error::new(Kind::BadResponse, error.to_string())
-            } else {
-                error
-            }
-        })?;
+        // No header can carry it, or it is bound to another key: the server's mistake, not the program's.
+        let token = token.map_err(|error| Error::new(Kind::BadResponse, error.to_string()))?;
         Ok(Fetched {
             token,
             life: answer.life,

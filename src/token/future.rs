@@ -273,7 +273,7 @@ impl<S, R> Stack<S, R> {
         }
         Err(Error::new(
             Kind::LayerOrder,
-            "no `DpopLayer` stands below the `TokenLayer`, so the request went out without a token: \
+            "the request was signed by no `DpopLayer`, since none stands below the `TokenLayer`: \
              `ServiceBuilder::new().layer(tokens).layer(dpop).service(client)`",
         )
         .into())

@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use tower_layer::Layer;
@@ -13,7 +13,7 @@ use super::{
     client::{FetchToken, TokenClient},
 };
 use crate::{
-    access_token::AccessToken,
+    access_token::{AccessToken, ToAuthorizationServer},
     audience::Audience,
     dpop::DpopLayer,
     error::{BoxError, Error},
@@ -72,10 +72,22 @@ impl<R: Clone> TokenLayer<R> {
 }
 
 impl<R> TokenLayer<R> {
-    /// Whether a request is to have a token.
-    pub(super) fn serves(&self, uri: &Uri) -> Result<bool, Error> {
-        let target = Target::new(uri, self.origin.as_ref())?;
-        Ok(self.audience.allows(target.origin()))
+    /// Whether a request is to have a token of ours.
+    pub(super) fn serves<B>(&self, request: &Request<B>) -> Result<bool, Error> {
+        if request
+            .extensions()
+            .get::<ToAuthorizationServer>()
+            .is_some()
+        {
+            return Ok(false);
+        }
+        let Some(target) = Target::of_any(request.uri(), self.origin.as_ref())? else {
+            return Ok(false);
+        };
+        // A token that the caller brought for this origin is the caller's choice, and the caller's to renew.
+        let own = request.extensions().get::<AccessToken>();
+        let own = own.is_some_and(|own| own.audience().allows(target.origin()));
+        Ok(!own && self.audience.allows(target.origin()))
     }
 
     /// The token, if there is one to use now.

@@ -4,7 +4,7 @@
 //! its [`Audience`](crate::Audience), for a [`DpopLayer`](crate::DpopLayer) below it to send. The first
 //! request fetches the token, all others share it, until it is about to end or a resource server refuses it
 //! as invalid; then it is fetched anew, and the refused request sent once more. A request that carries an
-//! `AccessToken` already keeps it.
+//! `AccessToken` for its origin already keeps it.
 //!
 //! ```
 //! # use bytes::Bytes;
@@ -46,7 +46,8 @@
 //! It is a service of its own, for requests with a `Full<Bytes>` body; the layer wraps it in the same
 //! `DpopLayer`, so a token request has a proof, and the key and the nonces are those of the stack. Give it
 //! the plain HTTP client, not a stack with limits that the API's requests share: they would wait for each
-//! other. It must not follow redirects: the request holds the client's secret.
+//! other. For the same reason it must not be one single connection that the API's requests use too: an answer
+//! that refused the token is kept until the new one is there. It must not follow redirects: the request holds the client's secret.
 
 mod cache;
 mod client;

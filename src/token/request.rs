@@ -119,18 +119,17 @@ impl TokenRequest {
         if uri.scheme().is_none() {
             return Err(self.bad_endpoint("has no scheme and host"));
         }
-        if self.endpoint.contains('#') {
-            return Err(self.bad_endpoint("has a fragment, which RFC 6749, section 3.2 forbids"));
-        }
         if uri
             .authority()
             .is_some_and(|authority| authority.as_str().contains('@'))
         {
-            // Not shown: the user information may be a password.
             return Err(Error::config(
                 "the token endpoint has user information (the part before `@`): give the client's secret \
                  by `client_secret_basic` or `client_secret_post`",
             ));
+        }
+        if self.endpoint.contains('#') {
+            return Err(self.bad_endpoint("has a fragment, which RFC 6749, section 3.2 forbids"));
         }
         let target = Target::new(&uri, None)?;
         if self.client_id.is_empty() {
@@ -160,9 +159,11 @@ impl TokenRequest {
     }
 
     fn bad_endpoint(&self, what: &str) -> Error {
-        // A URL that does not parse may hold anything; its query may hold a secret.
-        let shown = self.endpoint.split(['?', '#']).next().unwrap_or_default();
-        let shown = shown.rsplit('@').next().unwrap_or_default();
+        // Before an `@` may stand a password, behind a `?` a secret.
+        let shown = match self.endpoint.contains('@') {
+            true => "…",
+            false => self.endpoint.split(['?', '#']).next().unwrap_or_default(),
+        };
         Error::config(format!(
             "the token endpoint `{}` {what}: expected something like `https://as.example.com/token`",
             printable(shown)

@@ -42,7 +42,7 @@ pub(crate) fn parse(
     }
     let members = match serde_json::from_slice(body) {
         Ok(Value::Object(members)) => members,
-        _ => return Err(no_oauth(status, headers, body)),
+        _ => return Err(no_oauth(status, headers, body, secrets)),
     };
     if status.is_success() {
         return success(&members, secrets);
@@ -66,7 +66,7 @@ pub(crate) fn parse(
         }
         return Err(Error::new(Kind::Refused(error), message));
     }
-    Err(no_oauth(status, headers, body))
+    Err(no_oauth(status, headers, body, secrets))
 }
 
 /// Whether an answer asks for a proof with another nonce (RFC 9449, section 8).
@@ -143,10 +143,15 @@ fn redirected(status: StatusCode, headers: &HeaderMap, secrets: &[Zeroizing<Stri
     message
 }
 
-fn no_oauth(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+fn no_oauth(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    secrets: &[Zeroizing<String>],
+) -> Error {
     let what = match media_type(headers) {
         _ if body.is_empty() => "an empty body".to_owned(),
-        Some(media_type) => format!("a body of type `{media_type}`"),
+        Some(media_type) => format!("a body of type `{}`", clean(media_type, secrets)),
         None => "a body of no known type".to_owned(),
     };
     let advice = if status.is_server_error() {

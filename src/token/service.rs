@@ -1,5 +1,5 @@
 use std::{
-    fmt, mem,
+    fmt,
     sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll},
 };
@@ -9,7 +9,6 @@ use tower_service::Service;
 
 use super::{ResponseFuture, TokenLayer};
 use crate::{
-    access_token::AccessToken,
     error::BoxError,
     replay::{CloneBody, Replay},
 };
@@ -22,7 +21,8 @@ use crate::{
 /// The error of `S` unchanged, or an [`Error`](crate::Error): there is no token
 /// ([`is_token_request`](crate::Error::is_token_request)), the request's URI names no server
 /// ([`is_missing_origin`](crate::Error::is_missing_origin)), or no [`Dpop`](crate::Dpop) stands below
-/// ([`is_layer_order`](crate::Error::is_layer_order)). Readiness is that of `S`: a token's failure never
+/// ([`is_layer_order`](crate::Error::is_layer_order)): this shows in the answer to a request, which went out
+/// without a token. Readiness is that of `S`: a token's failure never
 /// shows in `poll_ready`.
 #[derive(Clone)]
 pub struct Token<S, R = CloneBody> {
@@ -56,6 +56,14 @@ impl<S, R> Token<S, R> {
     pub fn into_inner(self) -> S {
         self.inner
     }
+
+    /// Gives back what the ready service holds, such as a permit or a place in a buffer.
+    fn give_back(&mut self)
+    where
+        S: Clone,
+    {
+        self.inner = self.inner.clone();
+    }
 }
 
 impl<S, R, ReqBody, ResBody> Service<Request<ReqBody>> for Token<S, R>
@@ -76,14 +84,13 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // A token that the caller brought is the caller's choice, and the caller's to renew.
-        if request.extensions().get::<AccessToken>().is_some() {
-            return ResponseFuture::untouched(self.inner.call(request));
-        }
-        match self.layer.serves(request.uri()) {
+        match self.layer.serves(&request) {
             Ok(true) => {}
             Ok(false) => return ResponseFuture::untouched(self.inner.call(request)),
-            Err(error) => return ResponseFuture::failed(error.into()),
+            Err(error) => {
+                self.give_back();
+                return ResponseFuture::failed(error.into());
+            }
         }
         match self.layer.cached() {
             Some(token) => ResponseFuture::now(
@@ -94,11 +101,15 @@ where
                 request,
             ),
             None => {
-                // Waiting would hold what the ready service holds: a permit, a place in a buffer. If the
-                // token request needs the same, neither would ever end. So it is given back.
-                let unready = self.inner.clone();
-                drop(mem::replace(&mut self.inner, unready.clone()));
-                ResponseFuture::later(unready, self.layer.clone(), &self.dpop_below, request)
+                // Waiting would hold what the ready service holds: if the token request needs the same,
+                // neither would ever end.
+                self.give_back();
+                ResponseFuture::later(
+                    self.inner.clone(),
+                    self.layer.clone(),
+                    &self.dpop_below,
+                    request,
+                )
             }
         }
     }

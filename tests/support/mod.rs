@@ -11,7 +11,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt as _, Full};
 use p256::ecdsa::{Signature, SigningKey, signature::Signer as _};
 use serde_json::{Value, json};
@@ -87,6 +87,8 @@ pub(crate) fn with_token<B>(mut request: Request<B>, token: &AccessToken) -> Req
 pub(crate) struct Seen {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
+    pub(crate) version: Version,
+    pub(crate) extensions: Extensions,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -169,6 +171,8 @@ impl Service<Request<Full<Bytes>>> for Fake {
             let seen = Seen {
                 method: head.method,
                 uri: head.uri,
+                version: head.version,
+                extensions: head.extensions,
                 headers: head.headers,
                 body,
             };
