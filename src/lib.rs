@@ -51,8 +51,8 @@
 //! Whatever sends a request more than once belongs above [`DpopLayer`]: servers refuse a proof that they saw
 //! before. Redirects belong above it too, so that each hop gets a proof for its own URL, and none if it leads
 //! to an origin that is not in the [`Audience`]. The HTTP client itself must neither retry nor redirect. (That
-//! hyper's client sends a request again which never left this machine does no harm.) A [`TokenLayer`] without
-//! a [`DpopLayer`] below it, and two [`DpopLayer`]s, are errors.
+//! hyper's client sends a request again which never left this machine does no harm.) Two [`DpopLayer`]s are an
+//! error, and so is a [`TokenLayer`] without a [`DpopLayer`] below it.
 //!
 //! # What it does
 //!

@@ -582,6 +582,43 @@ async fn without_progress_nothing_is_sent_again() {
 }
 
 #[tokio::test]
+async fn the_second_nonce_that_is_offered_is_for_this_request_alone() {
+    // A server that gives each nonce once: another request may take the first one, since it is learned at
+    // once, but not the second.
+    let (mut service, mut server) =
+        mock::spawn_layer::<Request<Full<Bytes>>, Response<Full<Bytes>>, _>(DpopLayer::new(
+            a3_key(),
+        ));
+    let request = || with_token(get(API), &own_token(&a3_key()));
+    let nonce = |request: &Request<Full<Bytes>>| {
+        let claims = support::claims(request.headers()["dpop"].to_str().unwrap());
+        claims["nonce"].as_str().map(str::to_owned)
+    };
+    tokio_test::assert_ready_ok!(service.poll_ready());
+    let mut first = tokio_test::task::spawn(service.call(request()));
+    for (sent, offered) in [(None, "one"), (Some("one"), "two")] {
+        let (seen, reply) = server.next_request().await.unwrap();
+        assert_eq!(nonce(&seen).as_deref(), sent);
+        reply.send_response(nonce_challenge(offered));
+        tokio_test::assert_pending!(first.poll());
+    }
+    tokio_test::assert_ready_ok!(service.poll_ready());
+    let second = tokio_test::task::spawn(service.call(request()));
+    let (seen, reply) = server.next_request().await.unwrap();
+    assert_eq!(nonce(&seen).as_deref(), Some("two"));
+    reply.send_response(answer(200, &[("dpop-nonce", "three")], ""));
+    let (seen, _) = server.next_request().await.unwrap();
+    assert_eq!(nonce(&seen).as_deref(), Some("one"));
+    drop(second);
+    // What the last answer offers is learned as ever.
+    assert_eq!(tokio_test::assert_ready_ok!(first.poll()).status(), 200);
+    tokio_test::assert_ready_ok!(service.poll_ready());
+    let _third = tokio_test::task::spawn(service.call(request()));
+    let (seen, _) = server.next_request().await.unwrap();
+    assert_eq!(nonce(&seen).as_deref(), Some("three"));
+}
+
+#[tokio::test]
 async fn nonces_stay_with_their_origin_and_role() {
     let fake = Fake::new(|seen, _| {
         answer(

@@ -154,31 +154,50 @@ impl<S, B, R> Attempt<S, B, R> {
     /// Learns from an answer. The nonce to try again with, if that is what the answer asks for and there is
     /// something to send.
     fn answered<ResBody>(&mut self, response: &mut Response<ResBody>) -> Option<Nonce> {
-        let offered = self.layer.learn(&self.plan, response.headers());
+        let offered = Nonce::offered(response.headers());
+        let again = match &offered {
+            Some(offered) => self.asks_again(response, offered),
+            None => {
+                self.forget_if_refused(response);
+                false
+            }
+        };
+        // Who challenges a second time gives each nonce once, and another request took the one that was
+        // learned from the first challenge. The second nonce is for this request alone.
+        if let Some(offered) = &offered
+            && !(again && self.retries > 0)
+        {
+            self.layer.learn(&self.plan, offered);
+        }
         if self.plan.role() == Role::AuthorizationServer {
-            // Its challenge stands in the JSON body: whoever reads that answers it, and with a client
-            // authentication of its own.
+            // For whoever reads the body.
             response
                 .extensions_mut()
                 .insert(SentNonce(self.sent.clone()));
-            return None;
         }
-        let Some(offered) = offered else {
-            if let Some(sent) = &self.sent
-                && is_refused(response, "invalid_dpop_proof")
-            {
-                // Servers exist that refuse every nonce once they have stopped to ask for one. If that
-                // was not the reason, the next request costs one more challenge.
-                self.layer.forget(&self.plan, sent);
-            }
-            return None;
-        };
-        let progress = self.sent.as_ref() != Some(&offered);
-        let again = progress
+        offered.filter(|_| again)
+    }
+
+    /// Whether the answer asks for another nonce than the one that was sent, and there is something to send.
+    /// An authorization server's challenge stands in the JSON body: whoever reads that answers it, and with a
+    /// client authentication of its own.
+    fn asks_again<ResBody>(&self, response: &Response<ResBody>, offered: &Nonce) -> bool {
+        self.plan.role() == Role::ResourceServer
+            && self.sent.as_ref() != Some(offered)
             && self.spare.is_some()
             && self.retries < MAX_NONCE_RETRIES
-            && is_refused(response, "use_dpop_nonce");
-        again.then_some(offered)
+            && is_refused(response, "use_dpop_nonce")
+    }
+
+    /// Servers exist that refuse every nonce once they have stopped to ask for one. If that was not the
+    /// reason, the next request costs one more challenge.
+    fn forget_if_refused<ResBody>(&self, response: &Response<ResBody>) {
+        if let Some(sent) = &self.sent
+            && self.plan.role() == Role::ResourceServer
+            && is_refused(response, "invalid_dpop_proof")
+        {
+            self.layer.forget(&self.plan, sent);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderValue, Request, header::AUTHORIZATION};
 use tower_layer::Layer;
 
 use super::Dpop;
@@ -170,13 +170,10 @@ impl<R> DpopLayer<R> {
         )
     }
 
-    /// Remembers the nonce that an answer offers, and returns it.
-    pub(super) fn learn(&self, plan: &Plan, headers: &HeaderMap) -> Option<Nonce> {
-        let nonce = Nonce::offered(headers)?;
+    pub(super) fn learn(&self, plan: &Plan, nonce: &Nonce) {
         let (key, origin) = (plan.signer.key(), plan.target.origin());
         self.nonces
             .learn(key.thumbprint(), origin, plan.signer.role(), nonce.clone());
-        Some(nonce)
     }
 
     pub(super) fn forget(&self, plan: &Plan, nonce: &Nonce) {
