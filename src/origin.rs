@@ -1,8 +1,7 @@
 //! Origins (RFC 6454) and the `htu` claim (RFC 9449, section 4.2). Pure: no clock, no network.
 //!
-//! What is *emitted* is canonical but keeps the path's bytes, because servers exist that compare `htu` byte
-//! by byte with the path they were asked for. What is *compared*, on the server's side, is normalised in
-//! full (RFC 3986, 6.2.2 and 6.2.3), as RFC 9449, section 4.3 recommends.
+//! An `htu` is canonical but keeps the path's bytes, because servers exist that compare it byte by byte with
+//! the path they were asked for. (How a server should compare is in `proof/htu.rs`.)
 
 use std::{fmt, net::Ipv4Addr, net::Ipv6Addr, str::FromStr, sync::Arc};
 
@@ -158,6 +157,11 @@ impl Target {
         &self.htu[..self.origin_len]
     }
 
+    /// The path, `/` at least.
+    pub(crate) fn path(&self) -> &str {
+        &self.htu[self.origin_len..]
+    }
+
     pub(crate) fn to_origin(&self) -> Origin {
         Origin(self.origin().into())
     }
@@ -243,76 +247,6 @@ fn is_secure(origin: &str) -> bool {
     }
     let host = rest.split(':').next().unwrap_or_default();
     host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
-}
-
-/// Whether a proof's `htu` names the target of a request, "ignoring any query and fragment parts" on both
-/// sides and after normalisation (RFC 9449, section 4.3, item 9).
-pub(crate) fn same_target(request: &str, htu: &str) -> bool {
-    match (normalize(request), normalize(htu)) {
-        (Some(request), Some(htu)) => request == htu,
-        _ => false,
-    }
-}
-
-/// The normal form of an http(s) URI without query and fragment, or none if it is no such URI. User
-/// information is no part of an `htu` (RFC 9110, 4.2.4), so a URI with it has none.
-fn normalize(text: &str) -> Option<String> {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    let uri: Uri = text.parse().ok()?;
-    if uri.authority()?.as_str().contains('@') {
-        return None;
-    }
-    let target = Target::new(&uri, None).ok()?;
-    let path = remove_dot_segments(&normalize_percent(&target.htu[target.origin_len..]));
-    Some(format!("{}{path}", target.origin()))
-}
-
-/// Upper-case hexadecimal digits, and no encoding where none is needed (RFC 3986, 6.2.2.1 and 6.2.2.2).
-fn normalize_percent(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let byte = rest
-            .get(1..3)
-            .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match byte {
-            Some(b) if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => out.push(char::from(b)),
-            Some(_) => out.push_str(&rest[..3].to_ascii_uppercase()),
-            None => {
-                out.push('%');
-                rest = &rest[1..];
-                continue;
-            }
-        }
-        rest = &rest[3..];
-    }
-    out.push_str(rest);
-    out
-}
-
-/// RFC 3986, 5.2.4 for a path that starts with `/`.
-fn remove_dot_segments(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
-                    kept.pop();
-                }
-                // A dot segment at the end leaves the slash before it.
-                if last {
-                    kept.push("");
-                }
-            }
-            _ => kept.push(segment),
-        }
-    }
-    format!("/{}", kept.join("/"))
 }
 
 /// The start of a text that a user gave, fit for one line of an error.
@@ -426,7 +360,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".{0,80}", other in "[a-zA-Z0-9:/?#@.%\\[\\] -]{0,80}") {
             for text in [text, other] {
-                let _ = same_target(&text, &text);
+                let _ = crate::proof::same_target(&text, &text);
                 if let Ok(origin) = text.parse::<Origin>() {
                     prop_assert_eq!(origin.as_str().parse::<Origin>().unwrap(), origin);
                 }
@@ -456,9 +390,9 @@ mod tests {
             prop_assert!(origin.port_u16() != Some(default));
             let path = if path.is_empty() { "/" } else { &path };
             prop_assert_eq!(target.htu(), format!("{}{path}", target.origin()), "the path as it is");
-            prop_assert!(same_target(&url, target.htu()));
+            prop_assert!(crate::proof::same_target(&url, target.htu()));
             let longer = format!("{}x", target.htu());
-            prop_assert!(!same_target(&url, &longer));
+            prop_assert!(!crate::proof::same_target(&url, &longer));
         }
     }
 }

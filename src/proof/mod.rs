@@ -22,6 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod htu;
 mod json;
 mod sign;
 mod verdict;
@@ -31,6 +32,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL}
 use http::HeaderName;
 use sha2::{Digest as _, Sha256};
 
+#[cfg(test)]
+pub(crate) use self::htu::same_target;
 pub use self::{
     sign::Proof,
     verdict::{InvalidProof, ValidProof},

@@ -11,8 +11,8 @@ use p256::{
 };
 use serde_json::{Map, Value};
 
-use super::{DPOP, InvalidProof, ValidProof, json};
-use crate::{key, origin};
+use super::{DPOP, InvalidProof, ValidProof, htu, json};
+use crate::key;
 
 /// How old a proof may be, unless [`Check::window`] says otherwise: long enough for a slow network and a
 /// clock that is a little off, short enough for a bounded memory of used `jti`s.
@@ -147,7 +147,7 @@ impl<'a> Check<'a> {
             ));
         }
         let htu = text("htu").ok_or(InvalidProof::proof("`htu` is missing or no string"))?;
-        if !origin::same_target(self.url, htu) {
+        if !htu::same_target(self.url, htu) {
             return Err(InvalidProof::proof(
                 "`htu` is not the target of this request",
             ));
