@@ -372,6 +372,7 @@ fn a_runtime_that_nobody_drives_does_not_keep_the_others_waiting() {
     // The fetch is under way in `idle`, which lives.
     let busy = runtime.start_paused(true).build().unwrap();
     let answers = busy.block_on(async {
+        let started = tokio::time::Instant::now();
         let requests: Vec<_> = (0..20)
             .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
             .collect();
@@ -379,6 +380,10 @@ fn a_runtime_that_nobody_drives_does_not_keep_the_others_waiting() {
         for request in requests {
             answers.push(request.await.unwrap().unwrap().status());
         }
+        assert!(
+            started.elapsed() < Duration::from_secs(12),
+            "its deadline, and a little"
+        );
         answers
     });
     assert_eq!(answers, [200; 20]);
@@ -398,6 +403,57 @@ fn a_runtime_that_nobody_drives_does_not_keep_the_others_waiting() {
         Some("DPoP t0")
     );
     assert_eq!(fake.seen_by(AS).len(), 2);
+}
+
+#[test]
+fn a_fetch_that_was_given_up_does_not_land_in_the_place_of_the_next() {
+    let fake = servers(300, |_| true);
+    let gate = Arc::new(tokio::sync::Notify::new());
+    // The first token request takes a moment, the second one waits for the gate.
+    let calls = Arc::new(AtomicUsize::new(0));
+    let client = {
+        let (fake, gate, calls) = (fake.clone(), gate.clone(), calls.clone());
+        tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let (fake, gate) = (fake.clone(), gate.clone());
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match call {
+                    0 => tokio::time::sleep(Duration::from_millis(50)).await,
+                    _ => gate.notified().await,
+                }
+                fake.oneshot(request).await
+            }
+        })
+    };
+    let dpop = DpopLayer::new(a3_key());
+    let audience = Audience::origins([API]).unwrap();
+    let tokens = TokenLayer::new(&dpop, client, request(), audience).unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(tokens)
+        .layer(dpop)
+        .service(fake.clone());
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let idle = runtime.enable_all().build().unwrap();
+    idle.block_on(async {
+        let request =
+            tokio::time::timeout(Duration::from_millis(5), stack.clone().oneshot(get(API)));
+        request.await.unwrap_err();
+    });
+    let busy = runtime.start_paused(true).build().unwrap();
+    let request = busy.block_on(async {
+        let request = tokio::spawn(stack.clone().oneshot(get(API)));
+        while calls.load(Ordering::Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        tokio::time::resume();
+        request
+    });
+    // Now the first one lands, with t0, while the second is under way.
+    idle.block_on(async { tokio::time::sleep(Duration::from_millis(100)).await });
+    assert_eq!(fake.seen_by(AS).len(), 1);
+    gate.notify_one();
+    assert_eq!(busy.block_on(request).unwrap().unwrap().status(), 200);
+    assert_eq!(fake.seen_by(RS)[0].header("authorization"), Some("DPoP t1"));
 }
 
 #[tokio::test]
