@@ -440,13 +440,12 @@ fn a_fetch_that_was_given_up_does_not_land_in_the_place_of_the_next() {
         request.await.unwrap_err();
     });
     let busy = runtime.start_paused(true).build().unwrap();
-    let request = busy.block_on(async {
-        let request = tokio::spawn(stack.clone().oneshot(get(API)));
+    let request = busy.spawn(stack.clone().oneshot(get(API)));
+    busy.block_on(async {
         while calls.load(Ordering::Relaxed) < 2 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         tokio::time::resume();
-        request
     });
     // Now the first one lands, with t0, while the second is under way.
     idle.block_on(async { tokio::time::sleep(Duration::from_millis(100)).await });
