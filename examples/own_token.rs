@@ -79,6 +79,11 @@ async fn run() -> Result<(), BoxError> {
     let key = args.key.load()?;
     let http = https::client(args.ca.as_deref())?;
     let Some(url) = &args.url else {
+        if args.access_token.is_some() {
+            return Err(
+                Usage("missing: the API's URL, for the token that is given".to_owned()).into(),
+            );
+        }
         let authorization_server = AuthorizationServer::start().await?;
         let api = ResourceServer::start(&authorization_server).await?;
         let endpoint = authorization_server.token_endpoint();
@@ -118,7 +123,10 @@ async fn call_api(http: HttpsClient, key: DpopKey, token: &str, url: &str) -> Re
     writeln!(out)?;
     match answer.status() {
         status if status.is_success() => Ok(()),
-        status => Err(format!("the API answered {status}").into()),
+        status => {
+            let reason = common::reason(status, answer.headers());
+            Err(format!("the API answered {status}{reason}").into())
+        }
     }
 }
 

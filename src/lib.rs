@@ -32,13 +32,13 @@
 //!     .scope("api");
 //! let tokens = TokenLayer::new(&dpop, http.clone(), request, Audience::origins([api_origin])?)?;
 //!
-//! let mut api = ServiceBuilder::new()
+//! let api = ServiceBuilder::new()
 //!     .layer(tokens)   // which token?
 //!     .layer(dpop)     // prove the key: innermost, so that every sending has its own proof
 //!     .service(http);
 //!
 //! let orders = Request::get(format!("{api_origin}/orders")).body(Full::<Bytes>::default())?;
-//! let response = api.ready().await?.oneshot(orders).await?;
+//! let response = api.oneshot(orders).await?;
 //! assert_eq!(response.status(), 200);
 //! # Ok(())
 //! # }

@@ -918,6 +918,22 @@ async fn tokens_end_and_are_revoked() {
 }
 
 #[tokio::test]
+async fn a_signed_token_lives_as_long_as_it_was_promised() {
+    let kit = Kit::start().await;
+    kit.authorization_server.token_format(TokenFormat::Signed);
+    for millis in [1, 200, 999, 1_000, 1_500] {
+        let life = Duration::from_millis(millis);
+        kit.authorization_server.token_lifetime(life);
+        let asked = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let token = kit.token().await;
+        let claims = BASE64URL.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        let end = Duration::from_secs(claims["exp"].as_u64().unwrap());
+        assert!(end >= asked + life, "{millis}");
+    }
+}
+
+#[tokio::test]
 async fn signed_tokens() {
     let kit = Kit::start().await;
     kit.authorization_server.token_format(TokenFormat::Signed);
@@ -961,10 +977,9 @@ async fn signed_tokens() {
         (&said["scope"], &said["cnf"]),
         (&json!("a"), &json!({ "jkt": kit.key.thumbprint() }))
     );
-    assert_eq!(
-        said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap(),
-        300
-    );
+    // Whole seconds: the beginning rounded down, the end up.
+    let life = said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap();
+    assert!((300..=301).contains(&life), "{life}");
     assert!(said["jti"].is_string() && said["aud"].is_string());
     let answer = kit.api(&token, Claims::default()).await;
     answer.is(200, "");
@@ -1204,9 +1219,15 @@ async fn the_last_handle_stops_the_server() {
         } = kit;
         drop(authorization_server);
         assert!(!pending.await.unwrap(), "open requests fail");
-        while TcpStream::connect(&address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        let refused = async {
+            while TcpStream::connect(&address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let minute = Duration::from_secs(60);
+        tokio::time::timeout(minute, refused)
+            .await
+            .expect("nobody listens");
         // The other server is still there.
         let call = Request::get(resource_server.url("/"))
             .body(Full::default())

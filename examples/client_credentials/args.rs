@@ -26,14 +26,15 @@ Output:
   The answer's status line and body; nothing if there is no answer. With --repeat, a summary in
   place of them; the run ends early when a request gets no answer.
   With --json, one JSON object:
-    one request: status, body (as text), token_requests, nonce_retries, seconds
+    one request: status, body (as text), token_requests (those for a nonce included),
+                 nonce_retries, seconds
     --repeat:    requests, answers (their number by status), token_requests, nonce_retries,
                  seconds, requests_per_second
 
 Exit status:
   0  every answer was a success (2xx)
   1  an answer was not, or there was an error: one line on stderr tells which
-  2  the command line was wrong
+  2  the command line could not be read
 
 Example:
   client_credentials --token-endpoint https://as.example.com/token --client-id m2m.dpop \\
@@ -120,7 +121,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     pub(crate) ca: Option<PathBuf>,
 
-    /// Appends every request and answer, token requests included, to this file, secrets masked
+    /// Appends every request and answer, token requests included, to this file: as the layers hand them to the
+    /// HTTP client, secrets masked, JSON written anew
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) log: Option<PathBuf>,
 

@@ -32,7 +32,21 @@ const SECRET_WORDS: [&str; 12] = [
 ];
 
 /// Parameters of OAuth requests that are secrets, and words of everyday use elsewhere.
-const SECRET_PARAMETERS: [&str; 5] = ["code", "code_verifier", "device_code", "key", "otp"];
+const SECRET_PARAMETERS: [&str; 7] = [
+    "code",
+    "code_verifier",
+    "device_code",
+    "key",
+    "otp",
+    "sig",
+    "signature",
+];
+
+/// Parts of the names of headers whose value is a secret, beside the words above.
+const SECRET_HEADERS: [&str; 4] = ["auth", "session", "signature", "-key"];
+
+/// Headers that have such a name, and are worth seeing.
+const PUBLIC_HEADERS: [&str; 2] = ["www-authenticate", "proxy-authenticate"];
 
 /// A shorter text is not looked for elsewhere: it would be found in every other word.
 const MIN_SWEPT_BYTES: usize = 6;
@@ -51,7 +65,7 @@ impl Masking {
             let (scheme, credentials) = text.split_once(' ').unwrap_or(("", &text));
             self.credentials(scheme, credentials);
             format!("{scheme} {MASK}").trim_start().to_owned()
-        } else if value.is_sensitive() || *name == "dpop" || is_secret(name.as_str()) {
+        } else if value.is_sensitive() || is_secret_header(name.as_str()) {
             self.remember(&text);
             MASK.to_owned()
         } else if [LOCATION, CONTENT_LOCATION, REFERER].contains(name) {
@@ -168,6 +182,11 @@ impl Masking {
             text.replace(secret.as_str(), MASK)
         })
     }
+}
+
+fn is_secret_header(name: &str) -> bool {
+    let secret = SECRET_HEADERS.iter().any(|part| name.contains(part));
+    name == "dpop" || (secret && !PUBLIC_HEADERS.contains(&name)) || is_secret(name)
 }
 
 fn is_secret(name: &str) -> bool {

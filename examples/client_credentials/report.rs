@@ -6,15 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header::LOCATION};
+use http::Response;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Map, Value, json};
-use tower_dpop::{BoxError, Challenge};
+use tower_dpop::BoxError;
 
-use crate::{run::Tally, session_log::Session};
-
-/// As much of a server's own words as is shown on stderr.
-const SHOWN_CHARS: usize = 256;
+use crate::{common, run::Tally, session_log::Session};
 
 /// Prints one answer. An error if it was not a success.
 pub(crate) async fn answer(
@@ -44,7 +41,11 @@ pub(crate) async fn answer(
     if status.is_success() {
         return Ok(());
     }
-    Err(format!("the API answered {status}{}", reason(status, &head.headers)).into())
+    Err(format!(
+        "the API answered {status}{}",
+        common::reason(status, &head.headers)
+    )
+    .into())
 }
 
 /// Prints the summary of many. An error if one of them was not a success.
@@ -95,33 +96,6 @@ pub(crate) fn summary(tally: Tally, session: &Session, json: bool) -> Result<(),
         0 => Ok(()),
         failed => Err(format!("{failed} of {answers} answers were no success").into()),
     }
-}
-
-/// What the headers tell of a failure.
-fn reason(status: StatusCode, headers: &HeaderMap) -> String {
-    let location = headers
-        .get(LOCATION)
-        .and_then(|location| location.to_str().ok());
-    if let Some(location) = location.filter(|_| status.is_redirection()) {
-        // The query of a redirect may hold a secret.
-        let location = location.split(['?', '#']).next().unwrap_or_default();
-        return format!(
-            ", a redirect to {location}: it is not followed, so give that URL if it is right"
-        );
-    }
-    let challenges = Challenge::all(headers);
-    let errors = challenges.iter().filter_map(|challenge| {
-        let error = challenge.parameter("error")?;
-        let description = challenge
-            .parameter("error_description")
-            .unwrap_or("no description");
-        Some(format!(": {error} ({description})"))
-    });
-    errors
-        .collect::<String>()
-        .chars()
-        .take(SHOWN_CHARS)
-        .collect()
 }
 
 fn line(value: &Value) -> Vec<u8> {

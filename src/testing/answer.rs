@@ -9,7 +9,7 @@ use http::{
 };
 use serde_json::json;
 
-use super::desk::Fault;
+use super::shared::Fault;
 
 /// A refusal, and the rule that was broken.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use http::{Response, StatusCode};
 
 use super::{
     CLIENT_ID, CLIENT_SECRET, Nonces, Recorded, TokenFormat,
-    desk::Order,
     server::{Endpoint as _, Server},
+    shared::Order,
     token_endpoint::{ExpiresIn, TokenEndpoint},
     tokens::Tokens,
 };
@@ -32,7 +32,7 @@ impl AuthorizationServer {
     /// There is no free port, or the operating system gives no random numbers.
     pub async fn start() -> io::Result<Self> {
         let tokens = Arc::new(Tokens::new()?);
-        let server = Server::start(|desk| TokenEndpoint::new(desk, tokens)).await?;
+        let server = Server::start(|shared| TokenEndpoint::new(shared, tokens)).await?;
         let server = Self {
             server: Arc::new(server),
         };
@@ -43,7 +43,7 @@ impl AuthorizationServer {
     /// Scheme, host and port, such as `http://127.0.0.1:40123`. It is the issuer of signed tokens, too.
     #[must_use]
     pub fn origin(&self) -> &str {
-        self.endpoint().desk().origin()
+        self.endpoint().shared().origin()
     }
 
     /// The URL to ask for tokens.
@@ -65,12 +65,12 @@ impl AuthorizationServer {
 
     /// When a nonce is asked for: never, unless set.
     pub fn nonces(&self, nonces: Nonces) {
-        self.endpoint().desk().set_nonces(nonces);
+        self.endpoint().shared().set_nonces(nonces);
     }
 
     /// Makes a new nonce; see [`Nonces`] for what becomes of the old one.
     pub fn rotate_nonce(&self) {
-        self.endpoint().desk().rotate_nonce();
+        self.endpoint().shared().rotate_nonce();
     }
 
     /// How long tokens live: 300 s unless set. `expires_in` tells it in whole seconds.
@@ -105,12 +105,12 @@ impl AuthorizationServer {
     /// Waits so long (by Tokio's clock) before an answer goes out. What is answered is decided before the
     /// wait, so the request has had its effect even if the client does not wait.
     pub fn delay(&self, delay: Duration) {
-        self.endpoint().desk().set_delay(delay);
+        self.endpoint().shared().set_delay(delay);
     }
 
     /// Sets the clock off by so many seconds: the one that judges proofs, dates tokens and writes `Date`.
     pub fn clock_offset(&self, seconds: i64) {
-        self.endpoint().desk().set_clock_offset(seconds);
+        self.endpoint().shared().set_clock_offset(seconds);
     }
 
     /// Answers the next `times` requests with `status` and no body, whatever they are. Orders of `fail` and
@@ -125,14 +125,14 @@ impl AuthorizationServer {
     /// where it is missing. Nothing is checked, and no nonce given or used up.
     pub fn answer(&self, times: usize, response: Response<Bytes>) {
         self.endpoint()
-            .desk()
+            .shared()
             .order(times, Order::Exactly(response));
     }
 
     /// Every request so far, in order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
-        self.endpoint().desk().requests()
+        self.endpoint().shared().requests()
     }
 
     pub(super) fn endpoint(&self) -> &TokenEndpoint {

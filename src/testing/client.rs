@@ -8,7 +8,7 @@ use http::{
     header::{AUTHORIZATION, WWW_AUTHENTICATE},
 };
 
-use super::{answer::Refusal, desk::Fault};
+use super::{answer::Refusal, shared::Fault};
 
 /// Secrets by client id; a public client has none.
 pub(super) type Clients = HashMap<String, Option<String>>;

@@ -46,6 +46,9 @@
 //!
 //! # What is checked
 //!
+//! The URL of a request is the server's `origin`, which names `127.0.0.1`, and the path that was asked for; a
+//! proof for `localhost` is one for another server.
+//!
 //! By both: exactly one `DPoP` header with a proof that [`Check`](crate::proof::Check) accepts for the method
 //! and the URL of the request; it is at most 60 s old and 10 s ahead of the server's clock; its `jti` was
 //! never used with this key before; its nonce is what [`Nonces`] ask for. With [`Nonces::off`] it has none.
@@ -90,11 +93,11 @@
 mod answer;
 mod authorization_server;
 mod client;
-mod desk;
 mod nonces;
 mod recorded;
 mod resource_server;
 mod server;
+mod shared;
 mod token_endpoint;
 mod tokens;
 mod used_proofs;

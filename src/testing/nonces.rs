@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::desk::{Fault, Random};
+use super::shared::{Fault, Random};
 
 /// One-time nonces that were given and not used yet. More requests in parallel than this are challenged
 /// once more, and nothing grows without bound.

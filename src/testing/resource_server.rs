@@ -11,8 +11,8 @@ use serde_json::json;
 use super::{
     AuthorizationServer, Nonces, Recorded,
     answer::{self, Refusal},
-    desk::{Desk, Fault, Order},
     server::{Endpoint, Server},
+    shared::{Fault, Order, Shared},
     tokens::Tokens,
 };
 
@@ -37,7 +37,7 @@ impl ResourceServer {
     /// There is no free port, or the operating system gives no random numbers.
     pub async fn start(authorization_server: &AuthorizationServer) -> io::Result<Self> {
         let tokens = Arc::clone(authorization_server.endpoint().tokens());
-        let server = Server::start(|desk| Resource { desk, tokens }).await?;
+        let server = Server::start(|shared| Resource { shared, tokens }).await?;
         Ok(Self {
             server: Arc::new(server),
         })
@@ -46,7 +46,7 @@ impl ResourceServer {
     /// Scheme, host and port, such as `http://127.0.0.1:40123`.
     #[must_use]
     pub fn origin(&self) -> &str {
-        self.desk().origin()
+        self.shared().origin()
     }
 
     /// The URL of a path, such as `/orders?page=2`. Every path is served.
@@ -58,23 +58,23 @@ impl ResourceServer {
 
     /// When a nonce is asked for: never, unless set. The authorization server's nonces are others.
     pub fn nonces(&self, nonces: Nonces) {
-        self.desk().set_nonces(nonces);
+        self.shared().set_nonces(nonces);
     }
 
     /// Makes a new nonce; see [`Nonces`] for what becomes of the old one.
     pub fn rotate_nonce(&self) {
-        self.desk().rotate_nonce();
+        self.shared().rotate_nonce();
     }
 
     /// Waits so long (by Tokio's clock) before an answer goes out. What is answered is decided before the
     /// wait, so the request has had its effect even if the client does not wait.
     pub fn delay(&self, delay: Duration) {
-        self.desk().set_delay(delay);
+        self.shared().set_delay(delay);
     }
 
     /// Sets the clock off by so many seconds: the one that judges proofs and tokens, and writes `Date`.
     pub fn clock_offset(&self, seconds: i64) {
-        self.desk().set_clock_offset(seconds);
+        self.shared().set_clock_offset(seconds);
     }
 
     /// Answers the next `times` requests with `status` and no body, whatever they are. Orders of `fail`,
@@ -88,24 +88,24 @@ impl ResourceServer {
     /// Answers the next `times` requests with exactly `response`, whatever they are; only `Date` is added
     /// where it is missing. Nothing is checked, and no nonce given or used up.
     pub fn answer(&self, times: usize, response: Response<Bytes>) {
-        self.desk().order(times, Order::Exactly(response));
+        self.shared().order(times, Order::Exactly(response));
     }
 
     /// Answers the next `times` requests with 401 and exactly this `WWW-Authenticate`, whatever they are. A
     /// `DPoP-Nonce` goes with it if [`Nonces`] ask for one. Text that no header can carry is left out.
     pub fn refuse(&self, times: usize, www_authenticate: &str) {
         let challenge = HeaderValue::try_from(www_authenticate).ok();
-        self.desk().order(times, Order::Challenge(challenge));
+        self.shared().order(times, Order::Challenge(challenge));
     }
 
     /// Every request so far, in order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
-        self.desk().requests()
+        self.shared().requests()
     }
 
-    fn desk(&self) -> &Desk {
-        self.server.endpoint().desk()
+    fn shared(&self) -> &Shared {
+        self.server.endpoint().shared()
     }
 }
 
@@ -118,20 +118,20 @@ impl fmt::Debug for ResourceServer {
 }
 
 struct Resource {
-    desk: Desk,
+    shared: Shared,
     tokens: Arc<Tokens>,
 }
 
 impl Endpoint for Resource {
-    fn desk(&self) -> &Desk {
-        &self.desk
+    fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     fn decide(&self, head: &Parts, body: &Bytes) -> Result<Response<Bytes>, Refusal> {
         let token = access_token(head)?;
         let grant = self
             .tokens
-            .read(token, self.desk.now())
+            .read(token, self.shared.now())
             .map_err(invalid_token)?;
 
         // `*`, the target of some OPTIONS requests, stands for the empty path.
@@ -140,9 +140,9 @@ impl Endpoint for Resource {
         } else {
             "/"
         };
-        let url = format!("{}{path}", self.desk.origin());
+        let url = format!("{}{path}", self.shared.origin());
         let bound = Some((token, grant.thumbprint.as_str()));
-        self.desk
+        self.shared
             .check_proof(head, &url, bound)
             .map_err(|fault| Refusal::challenge(StatusCode::UNAUTHORIZED, fault))?;
 

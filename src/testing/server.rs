@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{
     answer::{self, Refusal},
-    desk::{Desk, Order, lock},
+    shared::{Order, Shared, lock},
 };
 
 /// Larger than any token request and than what tests send to see that it arrives whole.
@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What answers requests. Deciding is synchronous, so no lock can be held while something waits.
 pub(super) trait Endpoint: Send + Sync + 'static {
-    fn desk(&self) -> &Desk;
+    fn shared(&self) -> &Shared;
     fn decide(&self, head: &Parts, body: &Bytes) -> Result<Response<Bytes>, Refusal>;
 }
 
@@ -44,10 +44,10 @@ pub(super) struct Server<E> {
 }
 
 impl<E: Endpoint> Server<E> {
-    pub(super) async fn start(endpoint: impl FnOnce(Desk) -> E) -> io::Result<Self> {
+    pub(super) async fn start(endpoint: impl FnOnce(Shared) -> E) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let origin = format!("http://{}", listener.local_addr()?);
-        let endpoint = Arc::new(endpoint(Desk::new(origin)?));
+        let endpoint = Arc::new(endpoint(Shared::new(origin)?));
         let tasks = Tasks::new();
         tasks.spawn(accept(listener, Arc::clone(&endpoint), tasks.clone()));
         Ok(Self { endpoint, tasks })
@@ -125,23 +125,23 @@ async fn answer<E: Endpoint>(
     endpoint: Arc<E>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let desk = endpoint.desk();
+    let shared = endpoint.shared();
     let (head, body) = request.into_parts();
-    let arrival = desk.arrived(&head);
+    let arrival = shared.arrived(&head);
     let body = read(body).await;
     if let Ok(body) = &body {
-        desk.read(arrival.number, body.clone());
+        shared.read(arrival.number, body.clone());
     }
     let decided = match (arrival.order, body) {
         (Some(Order::Exactly(response)), _) => Ok(response),
         (Some(Order::Challenge(challenge)), _) => {
             let mut response = answer::challenge(challenge);
-            desk.offer_nonce(&mut response);
+            shared.offer_nonce(&mut response);
             Ok(response)
         }
         (None, Ok(body)) => {
             let mut decided = endpoint.decide(&head, &body);
-            desk.offer_nonce(match &mut decided {
+            shared.offer_nonce(match &mut decided {
                 Ok(response) => response,
                 Err(refusal) => &mut refusal.response,
             });
@@ -153,7 +153,7 @@ async fn answer<E: Endpoint>(
         Ok(response) => (response, None),
         Err(refusal) => (*refusal.response, Some(refusal.reason)),
     };
-    desk.decided(arrival.number, response.status(), refused);
+    shared.decided(arrival.number, response.status(), refused);
     // After the decision, not before: so a slow answer is one that can be lost after it had its effect.
     if !arrival.delay.is_zero() {
         tokio::time::sleep(arrival.delay).await;
@@ -162,7 +162,7 @@ async fn answer<E: Endpoint>(
     response
         .headers_mut()
         .entry(DATE)
-        .or_insert_with(|| answer::date(desk.now()));
+        .or_insert_with(|| answer::date(shared.now()));
     Ok(response)
 }
 

@@ -17,8 +17,8 @@ use super::{
     TokenFormat,
     answer::{self, Refusal},
     client::{Clients, Form, authenticate, invalid_request},
-    desk::{Desk, Fault, lock},
     server::Endpoint,
+    shared::{Fault, Shared, lock},
     tokens::{Grant, Tokens},
 };
 
@@ -28,7 +28,7 @@ const PATH: &str = "/token";
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
 pub(super) struct TokenEndpoint {
-    desk: Desk,
+    shared: Shared,
     tokens: Arc<Tokens>,
     settings: Mutex<Settings>,
 }
@@ -49,7 +49,7 @@ pub(super) enum ExpiresIn {
 }
 
 impl TokenEndpoint {
-    pub(super) fn new(desk: Desk, tokens: Arc<Tokens>) -> Self {
+    pub(super) fn new(shared: Shared, tokens: Arc<Tokens>) -> Self {
         let settings = Settings {
             clients: Clients::new(),
             lifetime: DEFAULT_LIFETIME,
@@ -58,14 +58,14 @@ impl TokenEndpoint {
             expires_in: ExpiresIn::Truth,
         };
         Self {
-            desk,
+            shared,
             tokens,
             settings: Mutex::new(settings),
         }
     }
 
     pub(super) fn url(&self) -> String {
-        format!("{}{PATH}", self.desk.origin())
+        format!("{}{PATH}", self.shared.origin())
     }
 
     pub(super) fn tokens(&self) -> &Arc<Tokens> {
@@ -102,7 +102,7 @@ impl TokenEndpoint {
                 reason,
             }));
         }
-        let issued = self.desk.now();
+        let issued = self.shared.now();
         let expires = issued.saturating_add(settings.lifetime);
         let thumbprint = thumbprint.to_owned();
         let grant = Grant {
@@ -112,12 +112,12 @@ impl TokenEndpoint {
             issued,
             expires,
         };
-        let random = self.desk.random();
+        let random = self.shared.random();
         let token = match settings.format {
             TokenFormat::Opaque => Some(self.tokens.opaque(grant, random)),
             TokenFormat::Signed => {
                 self.tokens
-                    .signed(grant, self.desk.origin(), &resources, random)
+                    .signed(grant, self.shared.origin(), &resources, random)
             }
         };
         let token = token.ok_or_else(|| {
@@ -150,8 +150,8 @@ impl TokenEndpoint {
 type Answer = Result<Response<Bytes>, Refusal>;
 
 impl Endpoint for TokenEndpoint {
-    fn desk(&self) -> &Desk {
-        &self.desk
+    fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     fn decide(&self, head: &Parts, body: &Bytes) -> Answer {
@@ -179,7 +179,7 @@ impl Endpoint for TokenEndpoint {
         // cost nothing but a round trip. A server that takes a client assertion, an authorization code or a
         // refresh token first leaves the client with none to answer the challenge with.
         let proof = self
-            .desk
+            .shared
             .check_proof(head, &self.url(), None)
             .map_err(bad)?;
 

@@ -7,7 +7,7 @@ use ecdsa::signature::{Signer as _, Verifier as _};
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use serde_json::{Map, Value, json};
 
-use super::desk::{Random, lock};
+use super::shared::{Random, lock};
 
 /// The audience of a signed token that was asked for without `resource` (RFC 9068, section 3).
 const DEFAULT_AUDIENCE: &str = "urn:tower-dpop:testing:resource-server";
@@ -84,7 +84,8 @@ impl Tokens {
             "client_id": grant.client_id,
             "aud": audience,
             "iat": grant.issued.as_secs(),
-            "exp": grant.expires.as_secs(),
+            // Rounded up: a signed token lives as long as an opaque one, not up to a second less.
+            "exp": grant.expires.as_secs() + u64::from(grant.expires.subsec_nanos() > 0),
             "jti": id,
             "cnf": { "jkt": grant.thumbprint },
         });

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
-use super::desk::MAX_AGE;
+use super::shared::MAX_AGE;
 use crate::proof::ValidProof;
 
 /// The memory is looked through when it has doubled, and not below this many proofs.

@@ -131,7 +131,8 @@ impl TokenRequest {
         if self.endpoint.contains('#') {
             return Err(self.bad_endpoint("has a fragment, which RFC 6749, section 3.2 forbids"));
         }
-        let target = Target::new(&uri, None)?;
+        let target = Target::new(&uri, None)
+            .map_err(|error| self.bad_endpoint(&format!("cannot be used ({error})")))?;
         if self.client_id.is_empty() {
             return Err(Error::config("the client id is empty"));
         }

@@ -79,7 +79,7 @@ impl From<InvalidProof> for Fault {
     }
 }
 
-pub(super) struct Desk {
+pub(super) struct Shared {
     origin: String,
     random: Random,
     state: Mutex<State>,
@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-impl Desk {
+impl Shared {
     pub(super) fn new(origin: String) -> io::Result<Self> {
         let random = Random::new()?;
         let state = State {
