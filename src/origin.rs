@@ -179,8 +179,9 @@ impl Target {
         };
         if request
             .headers()
-            .get(HOST)
-            .is_some_and(|value| value != host)
+            .get_all(HOST)
+            .iter()
+            .any(|value| value != host)
             && let Ok(value) = HeaderValue::from_str(host)
         {
             request.headers_mut().insert(HOST, value);

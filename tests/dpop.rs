@@ -384,6 +384,18 @@ async fn the_host_header_names_the_signed_host() {
         let host = host.map(|_| "api.example.com");
         assert_eq!(fake.seen().last().unwrap().header("host"), host);
     }
+    // Not even as a second one.
+    let mut request = with_token(get(API), &own_token(&a3_key()));
+    for host in ["api.example.com", "other.example.com"] {
+        request
+            .headers_mut()
+            .append("host", HeaderValue::from_static(host));
+    }
+    dpop.layer(fake.clone()).oneshot(request).await.unwrap();
+    assert_eq!(
+        fake.seen().last().unwrap().header("host"),
+        Some("api.example.com")
+    );
     // It is the caller's own affair where we do not sign.
     let mut request = get(API);
     request
