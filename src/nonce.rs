@@ -79,33 +79,26 @@ struct Slot {
     learned: u64,
 }
 
+impl Slot {
+    fn is_for(&self, thumbprint: &str, role: Role) -> bool {
+        self.role == role && *self.thumbprint == *thumbprint
+    }
+}
+
 impl NonceStore {
     pub(crate) fn get(&self, thumbprint: &str, origin: &str, role: Role) -> Option<Nonce> {
         let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let slots = nonces.by_origin.get(origin)?;
-        let slot = slots
-            .iter()
-            .find(|slot| slot.role == role && *slot.thumbprint == *thumbprint)?;
+        let slot = slots.iter().find(|slot| slot.is_for(thumbprint, role))?;
         Some(slot.nonce.clone())
     }
 
     /// Forgets a nonce, unless it was replaced meanwhile.
     pub(crate) fn forget(&self, thumbprint: &str, origin: &str, role: Role, nonce: &Nonce) {
-        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let nonces = &mut *guard;
-        let Some(slots) = nonces.by_origin.get_mut(origin) else {
-            return;
-        };
-        let this = |slot: &Slot| {
-            slot.role == role && *slot.thumbprint == *thumbprint && slot.nonce == *nonce
-        };
-        if let Some(at) = slots.iter().position(this) {
-            nonces.bytes -= slots.swap_remove(at).nonce.as_str().len();
-            nonces.count -= 1;
-        }
-        if slots.is_empty() {
-            nonces.by_origin.remove(origin);
-        }
+        let mut nonces = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        nonces.remove(origin, |slot| {
+            slot.is_for(thumbprint, role) && slot.nonce == *nonce
+        });
     }
 
     pub(crate) fn learn(&self, thumbprint: &str, origin: &str, role: Role, nonce: Nonce) {
@@ -118,10 +111,7 @@ impl NonceStore {
             Some(slots) => slots,
             None => nonces.by_origin.entry(origin.into()).or_default(),
         };
-        match slots
-            .iter_mut()
-            .find(|slot| slot.role == role && *slot.thumbprint == *thumbprint)
-        {
+        match slots.iter_mut().find(|slot| slot.is_for(thumbprint, role)) {
             Some(slot) => {
                 nonces.bytes -= slot.nonce.as_str().len();
                 slot.nonce = nonce;
@@ -145,24 +135,27 @@ impl NonceStore {
 
 impl Nonces {
     fn forget_oldest(&mut self) {
-        let age = |slots: &Vec<Slot>| slots.iter().map(|slot| slot.learned).min();
-        let Some(origin) = self
-            .by_origin
-            .iter()
-            .min_by_key(|(_, slots)| age(slots))
-            .map(|(origin, _)| origin.clone())
-        else {
+        let all = self.by_origin.iter();
+        let all = all.flat_map(|(origin, slots)| slots.iter().map(move |slot| (origin, slot)));
+        let oldest = all.min_by_key(|(_, slot)| slot.learned);
+        // Each was learned at a time of its own.
+        if let Some((origin, learned)) = oldest.map(|(origin, slot)| (origin.clone(), slot.learned))
+        {
+            self.remove(&origin, |slot| slot.learned == learned);
+        }
+    }
+
+    /// Removes the slot of an origin that is meant, if it is there, and an origin without slots.
+    fn remove(&mut self, origin: &str, meant: impl Fn(&Slot) -> bool) {
+        let Some(slots) = self.by_origin.get_mut(origin) else {
             return;
         };
-        let Some(slots) = self.by_origin.get_mut(&origin) else {
-            return;
-        };
-        if let Some(oldest) = (0..slots.len()).min_by_key(|at| slots[*at].learned) {
-            self.bytes -= slots.swap_remove(oldest).nonce.as_str().len();
+        if let Some(at) = slots.iter().position(meant) {
+            self.bytes -= slots.swap_remove(at).nonce.as_str().len();
             self.count -= 1;
         }
         if slots.is_empty() {
-            self.by_origin.remove(&origin);
+            self.by_origin.remove(origin);
         }
     }
 }

@@ -74,14 +74,6 @@ impl FromStr for Origin {
     }
 }
 
-impl TryFrom<&str> for Origin {
-    type Error = Error;
-
-    fn try_from(text: &str) -> Result<Self, Error> {
-        text.parse()
-    }
-}
-
 impl AsRef<str> for Origin {
     fn as_ref(&self) -> &str {
         &self.0

@@ -34,6 +34,17 @@ fn request() -> TokenRequest {
         .scope("api")
 }
 
+/// A layer that sends its token requests through `client`.
+fn token_layer<C, R>(dpop: &DpopLayer<R>, client: C) -> TokenLayer<R>
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>> + Clone + Send + 'static,
+    C::Future: Send,
+    C::Error: Into<BoxError>,
+    R: Clone,
+{
+    TokenLayer::new(dpop, client, request(), Audience::origins([API]).unwrap()).unwrap()
+}
+
 type Stack = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
 
 /// Both layers over `fake`, which is authorization server and resource server at once.
@@ -426,8 +437,7 @@ fn a_fetch_that_was_given_up_does_not_land_in_the_place_of_the_next() {
         })
     };
     let dpop = DpopLayer::new(a3_key());
-    let audience = Audience::origins([API]).unwrap();
-    let tokens = TokenLayer::new(&dpop, client, request(), audience).unwrap();
+    let tokens = token_layer(&dpop, client);
     let stack = ServiceBuilder::new()
         .layer(tokens)
         .layer(dpop)
@@ -470,8 +480,7 @@ async fn a_client_that_panics_twice_is_survived() {
         })
     };
     let dpop = DpopLayer::new(a3_key());
-    let audience = Audience::origins([API]).unwrap();
-    let tokens = TokenLayer::new(&dpop, client, request(), audience).unwrap();
+    let tokens = token_layer(&dpop, client);
     let stack = ServiceBuilder::new()
         .layer(tokens)
         .layer(dpop)
@@ -493,8 +502,7 @@ async fn errors_of_ours_stay_what_they_are() {
         )
     });
     let dpop = DpopLayer::new(a3_key());
-    let audience = Audience::origins([API]).unwrap();
-    let tokens = TokenLayer::new(&dpop, client, request(), audience).unwrap();
+    let tokens = token_layer(&dpop, client);
     let fake = servers(300, |_| true);
     let stack = ServiceBuilder::new()
         .layer(tokens)
@@ -637,13 +645,7 @@ async fn a_late_refusal_of_an_old_token_costs_the_new_one_nothing() {
         })
     };
     let dpop = DpopLayer::new(a3_key());
-    let tokens = TokenLayer::new(
-        &dpop,
-        fake.clone(),
-        request(),
-        Audience::origins([API]).unwrap(),
-    )
-    .unwrap();
+    let tokens = token_layer(&dpop, fake.clone());
     let stack = BoxCloneService::new(
         ServiceBuilder::new()
             .layer(tokens)
@@ -766,13 +768,7 @@ async fn only_a_refused_token_is_renewed() {
 async fn a_body_that_cannot_be_sent_again_leaves_the_renewal_to_the_next_request() {
     let fake = servers(300, |number| number > 0);
     let dpop = DpopLayer::new(a3_key()).replay(NoReplay);
-    let tokens = TokenLayer::new(
-        &dpop,
-        fake.clone(),
-        request(),
-        Audience::origins([API]).unwrap(),
-    )
-    .unwrap();
+    let tokens = token_layer(&dpop, fake.clone());
     let stack = ServiceBuilder::new()
         .layer(tokens)
         .layer(dpop)
@@ -932,13 +928,7 @@ async fn a_token_layer_without_dpop_below_is_an_error() {
         }
     });
     let dpop = DpopLayer::new(a3_key());
-    let tokens = TokenLayer::new(
-        &dpop,
-        fake.clone(),
-        request(),
-        Audience::origins([API]).unwrap(),
-    )
-    .unwrap();
+    let tokens = token_layer(&dpop, fake.clone());
     let alone = ServiceBuilder::new()
         .layer(tokens.clone())
         .service(fake.clone());
@@ -984,9 +974,8 @@ async fn a_token_layer_without_dpop_below_is_an_error() {
 #[tokio::test]
 async fn path_only_uris_need_an_origin() {
     let fake = servers(300, |_| true);
-    let audience = || Audience::origins([API]).unwrap();
     let dpop = DpopLayer::new(a3_key());
-    let tokens = TokenLayer::new(&dpop, fake.clone(), request(), audience()).unwrap();
+    let tokens = token_layer(&dpop, fake.clone());
     let stack = ServiceBuilder::new()
         .layer(tokens)
         .layer(dpop.clone())
@@ -995,7 +984,7 @@ async fn path_only_uris_need_an_origin() {
     assert!(error.is_missing_origin(), "{error}");
 
     let dpop = dpop.origin(API.parse().unwrap());
-    let tokens = TokenLayer::new(&dpop, fake.clone(), request(), audience()).unwrap();
+    let tokens = token_layer(&dpop, fake.clone());
     let stack = ServiceBuilder::new()
         .layer(tokens)
         .layer(dpop)
@@ -1104,8 +1093,7 @@ async fn token_and_api_request_fit_through_one_place() {
             .concurrency_limit(limit)
             .service(fake.clone());
         let dpop = DpopLayer::new(a3_key());
-        let audience = Audience::origins([API]).unwrap();
-        let tokens = TokenLayer::new(&dpop, shared.clone(), request(), audience).unwrap();
+        let tokens = token_layer(&dpop, shared.clone());
         let stack = ServiceBuilder::new()
             .layer(tokens)
             .layer(dpop)
@@ -1129,8 +1117,7 @@ async fn a_handle_that_lives_on_holds_no_place_while_it_waits() {
         .concurrency_limit(1)
         .service(fake.clone());
     let dpop = DpopLayer::new(a3_key());
-    let audience = Audience::origins([API]).unwrap();
-    let tokens = TokenLayer::new(&dpop, shared.clone(), request(), audience).unwrap();
+    let tokens = token_layer(&dpop, shared.clone());
     let mut stack = ServiceBuilder::new()
         .layer(tokens)
         .layer(dpop)
@@ -1149,8 +1136,7 @@ async fn whoever_waits_for_a_token_holds_no_place() {
     let (client, mut authorization_server) =
         mock::pair::<Request<Full<Bytes>>, Response<Full<Bytes>>>();
     let dpop = DpopLayer::new(a3_key());
-    let tokens =
-        TokenLayer::new(&dpop, client, request(), Audience::origins([API]).unwrap()).unwrap();
+    let tokens = token_layer(&dpop, client);
     let layers = ServiceBuilder::new()
         .layer(tokens)
         .layer(dpop)
@@ -1184,13 +1170,7 @@ async fn whoever_waits_for_a_token_holds_no_place() {
 async fn readiness_knows_nothing_of_tokens() {
     let fake = Fake::new(|_, _| answer(500, &[], ""));
     let dpop = DpopLayer::new(a3_key());
-    let tokens = TokenLayer::new(
-        &dpop,
-        fake.clone(),
-        request(),
-        Audience::origins([API]).unwrap(),
-    )
-    .unwrap();
+    let tokens = token_layer(&dpop, fake.clone());
     let stack = ServiceBuilder::new()
         .buffer(1)
         .layer(tokens)
@@ -1214,13 +1194,7 @@ fn services_and_futures_are_what_tower_needs() {
     fn future<T: Send + 'static>(_: &T) {}
     let (mock, _handle) = mock::pair::<Request<Full<Bytes>>, Response<Full<Bytes>>>();
     let dpop = DpopLayer::new(a3_key());
-    let tokens = TokenLayer::new(
-        &dpop,
-        mock.clone(),
-        request(),
-        Audience::origins([API]).unwrap(),
-    )
-    .unwrap();
+    let tokens = token_layer(&dpop, mock.clone());
     service(&tokens);
     let mut token = tokens.layer(dpop.layer(mock));
     service(&token);
@@ -1237,13 +1211,7 @@ async fn a_client_that_is_not_sync_will_do() {
     let fake = servers(300, |_| true);
     let only_send: BoxCloneService<_, _, BoxError> = BoxCloneService::new(fake.clone());
     let dpop = DpopLayer::new(a3_key());
-    let tokens = TokenLayer::new(
-        &dpop,
-        only_send,
-        request(),
-        Audience::origins([API]).unwrap(),
-    )
-    .unwrap();
+    let tokens = token_layer(&dpop, only_send);
     let stack = ServiceBuilder::new()
         .layer(tokens)
         .layer(dpop)

@@ -18,8 +18,9 @@ use crate::{
 };
 
 /// One for a server whose nonce was unknown or outdated, one more for a server that gives each nonce once:
-/// requests in parallel overtake each other there. Who asks a third time does not mean us to get through.
-const MAX_NONCE_RETRIES: u8 = 2;
+/// requests in parallel overtake each other there. Who asks a third time does not mean us to get through. Token
+/// requests, whose challenges are answered by the one who reads the answer, have the same limit.
+pub(crate) const MAX_NONCE_RETRIES: u8 = 2;
 
 pin_project! {
     /// The future of [`Dpop`](super::Dpop).

@@ -139,23 +139,16 @@ impl<R> DpopLayer<R> {
         plan: &Plan,
         nonce: Option<&Nonce>,
     ) -> Result<(), Error> {
-        let (key, ath) = match &plan.signer {
-            Signer::Token(token) => (token.key(), Some(token.ath())),
-            Signer::Key(key) => (key, None),
-        };
-        let proof = Proof::for_target(
-            request.method(),
-            &plan.target,
-            ath,
-            nonce.map(Nonce::as_str),
-        )
-        .sign(key)?;
+        let (key, token) = (plan.signer.key(), plan.signer.token());
+        let ath = token.map(AccessToken::ath);
+        let nonce = nonce.map(Nonce::as_str);
+        let proof = Proof::for_target(request.method(), &plan.target, ath, nonce).sign(key)?;
         let mut proof = HeaderValue::try_from(proof).map_err(|source| {
             Error::with_source(Kind::Sign, "the proof is no header value", source)
         })?;
         proof.set_sensitive(true);
         let headers = request.headers_mut();
-        if let Signer::Token(token) = &plan.signer {
+        if let Some(token) = token {
             headers.insert(AUTHORIZATION, token.authorization().clone());
         }
         headers.insert(DPOP, proof);
@@ -233,6 +226,13 @@ impl Plan {
 }
 
 impl Signer {
+    fn token(&self) -> Option<&AccessToken> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::Key(_) => None,
+        }
+    }
+
     fn key(&self) -> &DpopKey {
         match self {
             Self::Token(token) => token.key(),

@@ -34,6 +34,8 @@ use sha2::{Digest as _, Sha256};
 
 #[cfg(test)]
 pub(crate) use self::htu::same_target;
+#[cfg(feature = "testing")]
+pub(crate) use self::verify::MAX_AGE;
 pub use self::{
     sign::Proof,
     verdict::{InvalidProof, ValidProof},

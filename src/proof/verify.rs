@@ -16,7 +16,7 @@ use crate::key;
 
 /// How old a proof may be, unless [`Check::window`] says otherwise: long enough for a slow network and a
 /// clock that is a little off, short enough for a bounded memory of used `jti`s.
-const MAX_AGE: Duration = Duration::from_secs(60);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// How far in the future a proof may be dated. FAPI 2.0 asks servers to accept 10 s and to refuse 60 s.
 const MAX_AHEAD: Duration = Duration::from_secs(10);

@@ -25,12 +25,6 @@ use crate::{
     proof::{Check, InvalidProof, ValidProof},
 };
 
-/// How old a proof may be: as long as it is remembered, so that none is accepted twice.
-pub(super) const MAX_AGE: Duration = Duration::from_secs(60);
-
-/// How far in the future a proof may be dated. FAPI 2.0 asks servers to accept 10 s and to refuse 60 s.
-const MAX_AHEAD: Duration = Duration::from_secs(10);
-
 /// 9999-12-31T23:59:59Z, the last second that a `Date` header can tell, in seconds since 1970.
 const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
 
@@ -212,7 +206,7 @@ impl Shared {
     ) -> Result<ValidProof, Fault> {
         let mut state = lock(&self.state);
         let now = state.now();
-        let mut check = Check::new(&head.method, url, now.as_secs()).window(MAX_AGE, MAX_AHEAD);
+        let mut check = Check::new(&head.method, url, now.as_secs());
         if let Some((token, thumbprint)) = bound {
             check = check.access_token(token, thumbprint);
         }

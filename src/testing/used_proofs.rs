@@ -4,8 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
-use super::shared::MAX_AGE;
-use crate::proof::ValidProof;
+use crate::proof::{MAX_AGE, ValidProof};
 
 /// The memory is looked through when it has doubled, and not below this many proofs.
 const MIN_LOOK: usize = 1024;

@@ -19,7 +19,7 @@ use crate::{
     access_token::{AccessToken, ToAuthorizationServer},
     audience::Audience,
     challenge,
-    dpop::{Dpop, DpopLayer, SentNonce},
+    dpop::{Dpop, DpopLayer, MAX_NONCE_RETRIES, SentNonce},
     error::{BoxError, Error, Kind},
     nonce::Nonce,
     origin::Origin,
@@ -28,9 +28,6 @@ use crate::{
 
 /// The largest answers in the field hold a few signed tokens; this is room for ten times that.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
-/// The first, one for a server that asks for a nonce, one more for a server that gives each nonce once.
-const MAX_SENDS: usize = 3;
 
 type FetchFuture = Pin<Box<dyn Future<Output = Result<Fetched, Error>> + Send>>;
 
@@ -113,7 +110,7 @@ impl Exchange {
         ResBody: Body,
         ResBody::Error: Into<BoxError>,
     {
-        let mut sends = 0;
+        let mut retries = 0;
         loop {
             let mut request = self.request.build(&self.endpoint);
             request
@@ -123,7 +120,6 @@ impl Exchange {
                 .await
                 .map_err(not_sent)?;
             let response = service.call(request).await.map_err(not_sent)?;
-            sends += 1;
 
             let (head, body) = response.into_parts();
             let body = read(body).await?;
@@ -133,7 +129,8 @@ impl Exchange {
                 .and_then(|SentNonce(sent)| sent.as_ref());
             let offered = Nonce::offered(&head.headers);
             let progress = offered.is_some() && offered.as_ref() != sent;
-            if progress && sends < MAX_SENDS && asks_for_nonce(&head, &body) {
+            if progress && retries < MAX_NONCE_RETRIES && asks_for_nonce(&head, &body) {
+                retries += 1;
                 continue;
             }
             let answer =
