@@ -1,8 +1,11 @@
 //! The servers of `testing`, from outside: over TCP, with proofs made by hand and a client without our layers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/servers.rs"]
+mod servers;
+
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    io::ErrorKind,
     time::{Duration, SystemTime},
 };
 
@@ -11,265 +14,16 @@ use base64::{
     engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64URL},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tower_dpop::{
     Challenge, DpopKey,
-    proof::Proof,
-    testing::{AuthorizationServer, CLIENT_ID, CLIENT_SECRET, Nonces, ResourceServer, TokenFormat},
+    testing::{CLIENT_ID, CLIENT_SECRET, Nonces, Recorded, ResourceServer, TokenFormat},
 };
 
-type Call = Request<Full<Bytes>>;
-
-const FORM: &str = "application/x-www-form-urlencoded";
-const NEVER: Duration = Duration::from_secs(1_000_000);
-
-/// What a proof says beyond method and URL.
-#[derive(Clone, Copy, Default)]
-struct Claims<'a> {
-    token: Option<&'a str>,
-    nonce: Option<&'a str>,
-    jti: Option<&'a str>,
-    /// Seconds that the client's clock is ahead.
-    ahead: i64,
-}
-
-impl<'a> Claims<'a> {
-    fn nonce(nonce: impl Into<Option<&'a str>>) -> Self {
-        Self {
-            nonce: nonce.into(),
-            ..Self::default()
-        }
-    }
-
-    fn ahead(ahead: i64) -> Self {
-        Self {
-            ahead,
-            ..Self::default()
-        }
-    }
-
-    fn jti(jti: &'a str) -> Self {
-        Self {
-            jti: Some(jti),
-            ..Self::default()
-        }
-    }
-}
-
-fn proof(key: &DpopKey, method: &Method, url: &str, claims: Claims<'_>) -> String {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let unique = format!("unique-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    let url: Uri = url.parse().unwrap();
-    let mut proof = Proof::new(method, &url).unwrap();
-    if let Some(token) = claims.token {
-        proof = proof.access_token(token);
-    }
-    if let Some(nonce) = claims.nonce {
-        proof = proof.nonce(nonce);
-    }
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    proof
-        .sign_at(
-            key,
-            now.checked_add_signed(claims.ahead).unwrap(),
-            claims.jti.unwrap_or(&unique),
-        )
-        .unwrap()
-}
-
-struct Answer {
-    status: u16,
-    version: Version,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.get_all(name).iter();
-        let value = values.next()?.to_str().unwrap();
-        assert!(values.next().is_none(), "{name} stands twice");
-        Some(value)
-    }
-
-    fn nonce(&self) -> Option<String> {
-        self.header("dpop-nonce").map(str::to_owned)
-    }
-
-    /// Status and error code, from the JSON body or from the DPoP challenge.
-    fn verdict(&self) -> (u16, String) {
-        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        let challenges = Challenge::all(&self.headers);
-        let challenge = challenges
-            .iter()
-            .find(|challenge| challenge.is_scheme("DPoP"));
-        let error = challenge.and_then(|challenge| challenge.parameter("error"));
-        (
-            self.status,
-            body["error"]
-                .as_str()
-                .or(error)
-                .unwrap_or_default()
-                .to_owned(),
-        )
-    }
-
-    #[track_caller]
-    fn is(&self, status: u16, error: &str) {
-        assert_eq!(
-            self.verdict(),
-            (status, error.to_owned()),
-            "{:?}",
-            self.body
-        );
-        assert_eq!(self.header("cache-control"), Some("no-store"));
-    }
-}
-
-/// Both servers, a client and its key.
-struct Kit {
-    authorization_server: AuthorizationServer,
-    resource_server: ResourceServer,
-    http: Client<HttpConnector, Full<Bytes>>,
-    key: DpopKey,
-}
-
-impl Kit {
-    async fn start() -> Self {
-        let authorization_server = AuthorizationServer::start().await.unwrap();
-        let resource_server = ResourceServer::start(&authorization_server).await.unwrap();
-        Self {
-            authorization_server,
-            resource_server,
-            http: Client::builder(TokioExecutor::new()).build_http(),
-            key: DpopKey::generate().unwrap(),
-        }
-    }
-
-    async fn start_http2() -> Self {
-        let http = Client::builder(TokioExecutor::new())
-            .http2_only(true)
-            .build_http();
-        Self {
-            http,
-            ..Self::start().await
-        }
-    }
-
-    async fn send(&self, call: Call) -> Answer {
-        let (head, body) = self.http.request(call).await.unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: head.status.as_u16(),
-            version: head.version,
-            headers: head.headers,
-            body,
-        }
-    }
-
-    /// A token request without client authentication.
-    fn token_call_of(&self, parameters: &[(&str, &str)], claims: Claims<'_>) -> Call {
-        let url = self.authorization_server.token_endpoint();
-        let proof = proof(&self.key, &Method::POST, &url, claims);
-        let form = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(parameters)
-            .finish();
-        let call = Request::post(url)
-            .header("dpop", proof)
-            .header("content-type", FORM);
-        call.body(form.into()).unwrap()
-    }
-
-    fn token_call(&self, claims: Claims<'_>) -> Call {
-        let secret = [("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET)];
-        self.token_call_of(
-            &[&[("grant_type", "client_credentials")][..], &secret].concat(),
-            claims,
-        )
-    }
-
-    async fn token(&self) -> String {
-        let answer = self.send(self.token_call(Claims::default())).await;
-        answer.json()["access_token"].as_str().unwrap().to_owned()
-    }
-
-    fn api_call(&self, token: &str, claims: Claims<'_>) -> Call {
-        let url = self.resource_server.url("/orders");
-        let claims = Claims {
-            token: claims.token.or(Some(token)),
-            ..claims
-        };
-        let proof = proof(&self.key, &Method::GET, &url, claims);
-        let call = Request::get(url + "?page=2").header("dpop", proof);
-        call.header("authorization", format!("DPoP {token}"))
-            .body(Full::default())
-            .unwrap()
-    }
-
-    async fn api(&self, token: &str, claims: Claims<'_>) -> Answer {
-        self.send(self.api_call(token, claims)).await
-    }
-
-    // One server or the other, for what both do in the same way.
-
-    fn nonces(&self, side: Side, nonces: Nonces) {
-        match side {
-            Side::Authorization => self.authorization_server.nonces(nonces),
-            Side::Resource => self.resource_server.nonces(nonces),
-        }
-    }
-
-    fn rotate_nonce(&self, side: Side) {
-        match side {
-            Side::Authorization => self.authorization_server.rotate_nonce(),
-            Side::Resource => self.resource_server.rotate_nonce(),
-        }
-    }
-
-    fn clock_offset(&self, side: Side, seconds: i64) {
-        match side {
-            Side::Authorization => self.authorization_server.clock_offset(seconds),
-            Side::Resource => self.resource_server.clock_offset(seconds),
-        }
-    }
-
-    async fn call(&self, side: Side, token: &str, claims: Claims<'_>) -> Answer {
-        self.send(match side {
-            Side::Authorization => self.token_call(claims),
-            Side::Resource => self.api_call(token, claims),
-        })
-        .await
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Side {
-    Authorization,
-    Resource,
-}
-
-impl Side {
-    const BOTH: [Self; 2] = [Self::Authorization, Self::Resource];
-
-    /// The status of its answer to a bad proof.
-    fn bad(self) -> u16 {
-        match self {
-            Self::Authorization => 400,
-            Self::Resource => 401,
-        }
-    }
-}
+use self::servers::{Claims, Kit, NEVER, Side, proof};
 
 #[tokio::test]
 async fn a_token_and_a_request() {
@@ -397,7 +151,8 @@ async fn grants_scopes_and_resources() {
     for (parameters, error) in [
         (&[][..], "invalid_request"),
         (&[("grant_type", "")], "invalid_request"),
-        (&[("grant_type", "refresh_token")], "unsupported_grant_type"),
+        (&[("grant_type", "password")], "unsupported_grant_type"),
+        (&[("grant_type", "refresh_token")], "invalid_request"),
         (
             &[("grant_type", "client_credentials"), ("scope", "a  b")],
             "invalid_scope",
@@ -1081,7 +836,7 @@ async fn orders_are_carried_out_in_turn() {
     assert_eq!(answer.header("date"), Some("yesterday"));
     assert_eq!(answer.header("cache-control"), None);
     call().await.is(200, "");
-    let statuses = |seen: Vec<tower_dpop::testing::Recorded>| -> Vec<u16> {
+    let statuses = |seen: Vec<Recorded>| -> Vec<u16> {
         assert!(seen.iter().all(|seen| seen.refused().is_none()));
         seen.iter()
             .map(|seen| seen.status().unwrap().as_u16())
@@ -1126,6 +881,243 @@ async fn orders_are_carried_out_in_turn() {
 }
 
 #[tokio::test]
+async fn lost_answers_have_had_their_effect() {
+    for (kit, http2) in [
+        (Kit::start().await, false),
+        (Kit::start_http2().await, true),
+    ] {
+        let token = kit.token().await;
+        for side in Side::BOTH {
+            let (count, lose): (&dyn Fn() -> usize, &dyn Fn(usize)) = match side {
+                Side::Authorization => (&|| kit.authorization_server.request_count(), &|times| {
+                    kit.authorization_server.lose_answers(times)
+                }),
+                Side::Resource => (&|| kit.resource_server.request_count(), &|times| {
+                    kit.resource_server.lose_answers(times)
+                }),
+            };
+            let call = |jti| match side {
+                Side::Authorization => kit.token_call(Claims::jti(jti)),
+                Side::Resource => kit.api_call(&token, Claims::jti(jti)),
+            };
+            let before = count();
+            lose(2);
+            for jti in ["first", "second"] {
+                let error = kit.http.request(call(jti)).await.unwrap_err();
+                let error = std::error::Error::source(&error)
+                    .unwrap()
+                    .downcast_ref::<hyper::Error>()
+                    .unwrap();
+                assert_eq!(error.is_incomplete_message(), !http2, "{error:?}");
+            }
+            // The proofs are used up, and the orders carried out.
+            for jti in ["first", "second"] {
+                let answer = kit.send(call(jti)).await;
+                answer.is(side.bad(), "invalid_dpop_proof");
+            }
+            kit.send(call("third")).await.is(200, "");
+            assert_eq!(count() - before, 5, "each was sent once");
+        }
+        for seen in [
+            &kit.authorization_server.requests()[1..],
+            &kit.resource_server.requests()[..],
+        ] {
+            let statuses: Vec<_> = seen.iter().map(|seen| seen.status().unwrap()).collect();
+            assert_eq!(statuses[..2], [200, 200]);
+            assert_eq!(statuses[4], 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_the_stream_of_a_lost_answer_is_reset() {
+    let kit = Kit::start_http2().await;
+    let token = kit.token().await;
+    kit.resource_server.delay(NEVER);
+    let waiting = tokio::spawn(kit.http.request(kit.api_call(&token, Claims::default())));
+    while kit.resource_server.request_count() < 1 {
+        tokio::task::yield_now().await;
+    }
+    kit.resource_server.delay(Duration::ZERO);
+    kit.resource_server.lose_answers(1);
+    let lost = kit.http.request(kit.api_call(&token, Claims::default()));
+    assert!(lost.await.is_err());
+    kit.api(&token, Claims::default()).await.is(200, "");
+    assert!(!waiting.is_finished(), "the others go on");
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn lost_answers_queue_up_with_the_other_orders() {
+    let kit = Kit::start().await;
+    kit.authorization_server.nonces(Nonces::one_time());
+    kit.authorization_server
+        .fail(1, StatusCode::SERVICE_UNAVAILABLE);
+    kit.authorization_server.lose_answers(1);
+    let retry_later = Response::builder()
+        .status(429)
+        .header("retry-after", "7")
+        .body(Bytes::new())
+        .unwrap();
+    kit.authorization_server.answer(1, retry_later);
+    kit.authorization_server.lose_answers(0);
+    let call = || kit.token_call(Claims::default());
+    assert_eq!(kit.send(call()).await.status, 503);
+    assert!(kit.http.request(call()).await.is_err());
+    let answer = kit.send(call()).await;
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (429, Some("7"))
+    );
+    kit.send(call()).await.is(400, "use_dpop_nonce");
+    let reasons: Vec<_> = kit
+        .authorization_server
+        .requests()
+        .iter()
+        .map(|seen| seen.refused().is_some())
+        .collect();
+    assert_eq!(reasons, [false, true, false, true], "the lost one, too");
+}
+
+#[tokio::test]
+async fn a_server_stops_and_is_started_again() {
+    for kit in [Kit::start().await, Kit::start_http2().await] {
+        let pending = delayed(&kit).await;
+        let server = kit.authorization_server.clone();
+        let origin = server.origin().to_owned();
+        server.nonces(Nonces::required());
+        server.expires_in(Some("7"));
+        server.fail(1, StatusCode::IM_A_TEAPOT);
+
+        server.stop().await;
+        assert!(!pending.await.unwrap(), "open requests fail");
+        assert!(is_refused(&origin).await);
+        server.stop().await;
+        assert!(is_refused(&origin).await);
+
+        server.restart().await.unwrap();
+        server.delay(Duration::ZERO);
+        assert_eq!(server.origin(), origin);
+        assert_eq!(server.request_count(), 1, "the record is kept");
+        let kit = kit.reconnected();
+        let call = |claims| kit.send(kit.token_call(claims));
+        assert_eq!(call(Claims::default()).await.status, 418);
+        let nonce = call(Claims::default()).await.nonce().unwrap();
+
+        // Without a stop, and from another handle.
+        kit.authorization_server.restart().await.unwrap();
+        let kit = kit.reconnected();
+        let answer = kit.send(kit.token_call(Claims::nonce(&*nonce))).await;
+        answer.is(200, "");
+        assert_eq!(answer.json()["expires_in"], 7);
+        let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+        assert_eq!(server.request_count(), 4);
+
+        // A token outlives both servers' stops, and works while the authorization server is away.
+        server.stop().await;
+        kit.resource_server.stop().await;
+        assert!(is_refused(kit.resource_server.origin()).await);
+        kit.resource_server.restart().await.unwrap();
+        kit.api(&token, Claims::default()).await.is(200, "");
+        assert!(is_refused(&origin).await);
+    }
+}
+
+#[tokio::test]
+async fn a_restart_cuts_what_is_under_way() {
+    for kit in [Kit::start().await, Kit::start_http2().await] {
+        let pending = delayed(&kit).await;
+        let server = &kit.authorization_server;
+        // By two at once, both of which wait for the end of what runs.
+        let (one, other) = tokio::join!(server.restart(), server.restart());
+        assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+        assert!(!pending.await.unwrap());
+        kit.authorization_server.delay(Duration::ZERO);
+        kit.reconnected().token().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_again_and_again() {
+    let mut kit = Kit::start().await;
+    let origin = kit.authorization_server.origin().to_owned();
+    for turn in 0..50 {
+        kit = kit.reconnected();
+        kit.token().await;
+        kit.authorization_server.stop().await;
+        assert!(is_refused(&origin).await, "{turn}");
+        kit.authorization_server.restart().await.unwrap();
+    }
+    // By many handles at once.
+    let mut tasks = tokio::task::JoinSet::new();
+    for turn in 0..50 {
+        let server = kit.authorization_server.clone();
+        tasks.spawn(async move {
+            if turn % 3 == 0 {
+                server.stop().await;
+            } else {
+                server.restart().await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    kit.authorization_server.restart().await.unwrap();
+    let kit = kit.reconnected();
+    kit.token().await;
+    assert_eq!(kit.authorization_server.request_count(), 51);
+    drop(kit);
+    nobody_listens(&origin).await;
+}
+
+#[tokio::test]
+async fn the_record_can_be_bounded() {
+    let kit = Kit::start().await;
+    let server = &kit.resource_server;
+    let call = async |number: u32| {
+        let call = Request::get(server.url(&format!("/{number}")));
+        kit.send(call.body(Full::default()).unwrap()).await;
+    };
+    // The path and the status: whether what became of a request is written to the right one.
+    let kept = || -> Vec<(String, u16)> {
+        let status = |seen: &Recorded| seen.status().unwrap().as_u16();
+        server
+            .requests()
+            .iter()
+            .map(|seen| (seen.uri().path().to_owned(), status(seen)))
+            .collect()
+    };
+    let is = |paths: &[&str]| {
+        let all: Vec<_> = paths.iter().map(|&path| (path.to_owned(), 401)).collect();
+        assert_eq!(kept(), all);
+    };
+    for number in 0..5 {
+        call(number).await;
+    }
+    is(&["/0", "/1", "/2", "/3", "/4"]);
+    assert_eq!(server.request_count(), 5);
+    server.keep_requests(2);
+    is(&["/3", "/4"]);
+    call(5).await;
+    is(&["/4", "/5"]);
+    server.keep_requests(0);
+    call(6).await;
+    is(&[]);
+    server.keep_requests(3);
+    call(7).await;
+    is(&["/7"]);
+    assert_eq!(server.request_count(), 8);
+
+    kit.authorization_server.keep_requests(1);
+    for _ in 0..3 {
+        kit.token().await;
+    }
+    assert_eq!(kit.authorization_server.requests().len(), 1);
+    assert_eq!(kit.authorization_server.request_count(), 3);
+}
+
+#[tokio::test]
 async fn bodies_have_a_limit() {
     const MIB: usize = 1024 * 1024;
     for kit in [Kit::start().await, Kit::start_http2().await] {
@@ -1152,6 +1144,23 @@ async fn a_delay_is_of_the_paused_clock() {
     kit.resource_server.delay(NEVER);
     let token = kit.token().await;
     kit.api(&token, Claims::default()).await.is(200, "");
+}
+
+/// Whether a new connection is refused.
+async fn is_refused(origin: &str) -> bool {
+    let connected = TcpStream::connect(origin.trim_start_matches("http://")).await;
+    connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// Waits for it; a minute at most.
+async fn nobody_listens(origin: &str) {
+    let refused = async {
+        while !is_refused(origin).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let minute = Duration::from_secs(60);
+    tokio::time::timeout(minute, refused).await.unwrap();
 }
 
 /// Sends a call whose answer is delayed for ever, and waits until it is decided.
@@ -1193,10 +1202,7 @@ async fn the_last_handle_stops_the_server() {
             key,
             ..
         } = kit;
-        let address = authorization_server
-            .origin()
-            .trim_start_matches("http://")
-            .to_owned();
+        let origin = authorization_server.origin().to_owned();
 
         let clone = authorization_server.clone();
         drop(authorization_server);
@@ -1219,15 +1225,7 @@ async fn the_last_handle_stops_the_server() {
         } = kit;
         drop(authorization_server);
         assert!(!pending.await.unwrap(), "open requests fail");
-        let refused = async {
-            while TcpStream::connect(&address).await.is_ok() {
-                tokio::task::yield_now().await;
-            }
-        };
-        let minute = Duration::from_secs(60);
-        tokio::time::timeout(minute, refused)
-            .await
-            .expect("nobody listens");
+        nobody_listens(&origin).await;
         // The other server is still there.
         let call = Request::get(resource_server.url("/"))
             .body(Full::default())

@@ -5,11 +5,13 @@ use http::{Response, StatusCode};
 
 use super::{
     CLIENT_ID, CLIENT_SECRET, Nonces, Recorded, TokenFormat,
+    refresh_tokens::Family,
     server::{Endpoint as _, Server},
     shared::Order,
     token_endpoint::{ExpiresIn, TokenEndpoint},
     tokens::Tokens,
 };
+use crate::DpopKey;
 
 /// An authorization server on loopback, with a token endpoint. See the [module documentation](crate::testing)
 /// for an example and for what it checks.
@@ -97,9 +99,53 @@ impl AuthorizationServer {
         };
     }
 
-    /// Makes every token so far invalid, signed ones as well.
+    /// Makes every access token so far invalid, signed ones as well. Refresh tokens stay good.
     pub fn revoke_all(&self) {
         self.endpoint().tokens().revoke_all();
+    }
+
+    /// A new refresh token, as a grant with a user would end with: the first of its family.
+    ///
+    /// Only the client with this id may use it, and a public client only with proofs of `key`. `scope` is what
+    /// was granted: scopes apart by single spaces (RFC 6749, section 3.3), or empty for none.
+    #[must_use]
+    pub fn issue_refresh_token(
+        &self,
+        client_id: impl Into<String>,
+        key: &DpopKey,
+        scope: &str,
+    ) -> String {
+        let family = Family {
+            client_id: client_id.into(),
+            scope: (!scope.is_empty()).then(|| scope.to_owned()),
+            thumbprint: key.thumbprint().to_owned(),
+        };
+        let endpoint = self.endpoint();
+        endpoint
+            .refresh_tokens()
+            .issue(family, endpoint.shared().random())
+    }
+
+    /// Whether a refresh token is good for one use, and the answer holds the next (as it is, unless set). If
+    /// not, the same one stays good, and the answer holds none. One that was used before this is switched
+    /// off is not good again.
+    pub fn rotate_refresh_tokens(&self, rotate: bool) {
+        self.endpoint().refresh_tokens().rotate = rotate;
+    }
+
+    /// How long after its first use a refresh token may be used again, by the server's clock: not at all,
+    /// unless set. The answer to each such use holds the same next refresh token, and a new access token. Once
+    /// that next one is used, the time is over.
+    ///
+    /// So a client that lost an answer need not begin anew, as the FAPI 2.0 Security Profile asks of servers
+    /// that rotate.
+    pub fn refresh_token_grace(&self, grace: Duration) {
+        self.endpoint().refresh_tokens().grace = grace;
+    }
+
+    /// Makes every refresh token so far invalid, and the access tokens that came from one.
+    pub fn revoke_refresh_tokens(&self) {
+        self.endpoint().refresh_tokens().revoke_all();
     }
 
     /// Waits so long (by Tokio's clock) before an answer goes out. What is answered is decided before the
@@ -113,8 +159,8 @@ impl AuthorizationServer {
         self.endpoint().shared().set_clock_offset(seconds);
     }
 
-    /// Answers the next `times` requests with `status` and no body, whatever they are. Orders of `fail` and
-    /// [`answer`](Self::answer) queue up.
+    /// Answers the next `times` requests with `status` and no body, whatever they are. Orders of `fail`,
+    /// [`answer`](Self::answer) and [`lose_answers`](Self::lose_answers) queue up.
     pub fn fail(&self, times: usize, status: StatusCode) {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = status;
@@ -129,10 +175,49 @@ impl AuthorizationServer {
             .order(times, Order::Exactly(response));
     }
 
-    /// Every request so far, in order of arrival.
+    /// Loses the answers to the next `times` requests: each has its whole effect, tokens issued and used up
+    /// included, and then the connection is closed without an answer; of an HTTP/2 connection only the
+    /// request's stream is reset. The record holds the status of the lost answer.
+    pub fn lose_answers(&self, times: usize) {
+        self.endpoint().shared().order(times, Order::Lose);
+    }
+
+    /// Closes the port and all connections at once: requests that are under way are cut, and new connections
+    /// refused, until [`restart`](Self::restart). Returns when that is done; does nothing if it was already.
+    ///
+    /// The runtime in which the server was started, or restarted last, must be running.
+    pub async fn stop(&self) {
+        self.server.stop().await;
+    }
+
+    /// Listens again on the same port. Everything is as it was: tokens, nonces, settings, orders and
+    /// the record. A server that is
+    /// running is stopped first. From then on it runs in the runtime of this call.
+    ///
+    /// # Errors
+    ///
+    /// The port cannot be had again.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.server.restart().await
+    }
+
+    /// Every request so far, in order of arrival, or the last of them after
+    /// [`keep_requests`](Self::keep_requests).
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
         self.endpoint().shared().requests()
+    }
+
+    /// How many requests arrived so far, whether they are still kept or not.
+    #[must_use]
+    pub fn request_count(&self) -> usize {
+        self.endpoint().shared().request_count()
+    }
+
+    /// Keeps only the last `n` requests for [`requests`](Self::requests), from now on: all, unless set. For
+    /// runs so long that memory counts.
+    pub fn keep_requests(&self, n: usize) {
+        self.endpoint().shared().keep_requests(n);
     }
 
     pub(super) fn endpoint(&self) -> &TokenEndpoint {

@@ -13,6 +13,11 @@ use super::{answer::Refusal, shared::Fault};
 /// Secrets by client id; a public client has none.
 pub(super) type Clients = HashMap<String, Option<String>>;
 
+/// Whether it is a client without a secret.
+pub(super) fn is_public(clients: &Clients, id: &str) -> bool {
+    clients.get(id).is_some_and(Option::is_none)
+}
+
 /// The parameters of a request. One without a value counts as left out (RFC 6749, section 3.2).
 pub(super) struct Form(Vec<(String, String)>);
 

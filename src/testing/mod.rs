@@ -65,8 +65,17 @@
 //! | with a `jti` that was used before | 400 `invalid_dpop_proof` |
 //! | with two client authentication methods | 400 `invalid_request` |
 //! | of an unknown client, or with a wrong secret | 401 `invalid_client` |
-//! | without `grant_type`; with another than `client_credentials` | 400 `invalid_request`; `unsupported_grant_type` |
-//! | with a `scope`, a `resource` that is none | 400 `invalid_scope`, `invalid_target` |
+//! | without `grant_type`; with another than `client_credentials` and `refresh_token` | 400 `invalid_request`; `unsupported_grant_type` |
+//! | to refresh without `refresh_token` | 400 `invalid_request` |
+//! | with a refresh token that is unknown, revoked, or another client's | 400 `invalid_grant` |
+//! | of a public client, with a refresh token that is bound to another key | 400 `invalid_grant` |
+//! | with a refresh token that was used before | 400 `invalid_grant`; all tokens of its grant are revoked |
+//! | with a `scope` that is none, or more than the refresh token's; with a `resource` that is none | 400 `invalid_scope`; `invalid_target` |
+//!
+//! The first refresh token comes from [`issue_refresh_token`](AuthorizationServer::issue_refresh_token); how
+//! long one is good is for [`rotate_refresh_tokens`](AuthorizationServer::rotate_refresh_tokens) and
+//! [`refresh_token_grace`](AuthorizationServer::refresh_token_grace) to say. An access token is bound to the
+//! key of the proof that it was asked for with.
 //!
 //! By [`ResourceServer`], in this order:
 //!
@@ -88,16 +97,20 @@
 //!
 //! # Not for production
 //!
-//! They record all that arrives, secrets included, and keep every token that they gave.
+//! They record all that arrives, secrets included, and keep the tokens that they gave.
 
 mod answer;
 mod authorization_server;
 mod client;
+mod expiring;
 mod nonces;
+mod record;
 mod recorded;
+mod refresh_tokens;
 mod resource_server;
 mod server;
 mod shared;
+mod tasks;
 mod token_endpoint;
 mod tokens;
 mod used_proofs;

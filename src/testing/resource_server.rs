@@ -78,7 +78,7 @@ impl ResourceServer {
     }
 
     /// Answers the next `times` requests with `status` and no body, whatever they are. Orders of `fail`,
-    /// [`answer`](Self::answer) and [`refuse`](Self::refuse) queue up.
+    /// [`answer`](Self::answer), [`refuse`](Self::refuse) and [`lose_answers`](Self::lose_answers) queue up.
     pub fn fail(&self, times: usize, status: StatusCode) {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = status;
@@ -98,10 +98,48 @@ impl ResourceServer {
         self.shared().order(times, Order::Challenge(challenge));
     }
 
-    /// Every request so far, in order of arrival.
+    /// Loses the answers to the next `times` requests: each has its whole effect, and then the connection is
+    /// closed without an answer; of an HTTP/2 connection only the request's stream is reset. The record holds
+    /// the status of the lost answer.
+    pub fn lose_answers(&self, times: usize) {
+        self.shared().order(times, Order::Lose);
+    }
+
+    /// Closes the port and all connections at once: requests that are under way are cut, and new connections
+    /// refused, until [`restart`](Self::restart). Returns when that is done; does nothing if it was already.
+    ///
+    /// The runtime in which the server was started, or restarted last, must be running.
+    pub async fn stop(&self) {
+        self.server.stop().await;
+    }
+
+    /// Listens again on the same port. Everything is as it was: nonces, settings, orders and the record. A server that is
+    /// running is stopped first. From then on it runs in the runtime of this call.
+    ///
+    /// # Errors
+    ///
+    /// The port cannot be had again.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.server.restart().await
+    }
+
+    /// Every request so far, in order of arrival, or the last of them after
+    /// [`keep_requests`](Self::keep_requests).
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared().requests()
+    }
+
+    /// How many requests arrived so far, whether they are still kept or not.
+    #[must_use]
+    pub fn request_count(&self) -> usize {
+        self.shared().request_count()
+    }
+
+    /// Keeps only the last `n` requests for [`requests`](Self::requests), from now on: all, unless set. For
+    /// runs so long that memory counts.
+    pub fn keep_requests(&self, n: usize) {
+        self.shared().keep_requests(n);
     }
 
     fn shared(&self) -> &Shared {

@@ -1,10 +1,8 @@
 //! Listening and accepting; everything ends with the last handle.
 
 use std::{
-    convert::Infallible,
-    future::Future,
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,11 +12,12 @@ use http::{Request, Response, StatusCode, header::DATE, request::Parts};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{rt::TokioIo, server::conn::auto};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::{
     answer::{self, Refusal},
     shared::{Order, Shared, lock},
+    tasks::Tasks,
 };
 
 /// Larger than any token request and than what tests send to see that it arrives whole.
@@ -31,26 +30,82 @@ const MAX_DRAINED_BYTES: usize = 64 * MAX_BODY_BYTES;
 /// Accepting fails when the process is out of file descriptors. That passes; until then do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
+/// Connections that wait to be accepted; as many as Tokio's own listeners let wait.
+const BACKLOG: u32 = 1024;
+
 /// What answers requests. Deciding is synchronous, so no lock can be held while something waits.
 pub(super) trait Endpoint: Send + Sync + 'static {
     fn shared(&self) -> &Shared;
     fn decide(&self, head: &Parts, body: &Bytes) -> Result<Response<Bytes>, Refusal>;
 }
 
-/// A running server. Handles hold it; its tasks hold the endpoint only.
+/// Handles hold it; its tasks hold the endpoint only, which outlives them.
 pub(super) struct Server<E> {
     endpoint: Arc<E>,
+    address: SocketAddr,
+    port: Mutex<Port>,
+}
+
+struct Port {
+    /// Ended while the server is stopped.
     tasks: Tasks,
+    /// Keeps the port while the server is stopped: bound, but it does not listen.
+    reserved: Option<TcpSocket>,
 }
 
 impl<E: Endpoint> Server<E> {
     pub(super) async fn start(endpoint: impl FnOnce(Shared) -> E) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let origin = format!("http://{}", listener.local_addr()?);
-        let endpoint = Arc::new(endpoint(Shared::new(origin)?));
-        let tasks = Tasks::new();
-        tasks.spawn(accept(listener, Arc::clone(&endpoint), tasks.clone()));
-        Ok(Self { endpoint, tasks })
+        let listener = bind((Ipv4Addr::LOCALHOST, 0).into())?.listen(BACKLOG)?;
+        let address = listener.local_addr()?;
+        let endpoint = Arc::new(endpoint(Shared::new(format!("http://{address}"))?));
+        let port = Port {
+            tasks: serve(listener, &endpoint),
+            reserved: None,
+        };
+        Ok(Self {
+            endpoint,
+            address,
+            port: Mutex::new(port),
+        })
+    }
+
+    /// Returns when all sockets are closed.
+    pub(super) async fn stop(&self) {
+        let tasks = lock(&self.port).tasks.clone();
+        tasks.end();
+        tasks.gone().await;
+        let mut port = lock(&self.port);
+        // Another handle may have restarted it in the meantime.
+        if port.tasks.ended() && port.reserved.is_none() {
+            // If the port cannot be had, a restart tries again, and tells.
+            port.reserved = bind(self.address).ok();
+        }
+    }
+
+    pub(super) async fn restart(&self) -> io::Result<()> {
+        self.stop().await;
+        while let Some(ending) = self.listen()? {
+            ending.gone().await;
+        }
+        Ok(())
+    }
+
+    /// Listens, unless it does already. Returns what must be gone before: another handle may have restarted
+    /// the server in the meantime, and stopped it again.
+    fn listen(&self) -> io::Result<Option<Tasks>> {
+        let mut port = lock(&self.port);
+        if !port.tasks.ended() {
+            return Ok(None);
+        }
+        if !port.tasks.are_gone() {
+            return Ok(Some(port.tasks.clone()));
+        }
+        let socket = match port.reserved.take() {
+            Some(socket) => socket,
+            None => bind(self.address)?,
+        };
+        port.tasks = serve(socket.listen(BACKLOG)?, &self.endpoint);
+        Ok(None)
     }
 }
 
@@ -62,42 +117,23 @@ impl<E> Server<E> {
 
 impl<E> Drop for Server<E> {
     fn drop(&mut self) {
-        self.tasks.end();
+        lock(&self.port).tasks.end();
     }
 }
 
-/// All tasks of one server: accepting, connections, and the streams of HTTP/2 connections, which hyper
-/// would otherwise leave running on their own.
-#[derive(Clone)]
-struct Tasks(Arc<Mutex<Option<JoinSet<()>>>>);
-
-impl Tasks {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Some(JoinSet::new()))))
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // None after the end: a connection that was just being accepted is dropped.
-        if let Some(tasks) = &mut *lock(&self.0) {
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(task);
-        }
-    }
-
-    fn end(&self) {
-        let tasks = lock(&self.0).take();
-        // Aborts them all. Not under the lock: what they hold may spawn when it is dropped.
-        drop(tasks);
-    }
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // A port is free for us even while old connections of it linger. On Windows it is so without this, which
+    // there means something else.
+    socket.set_reuseaddr(cfg!(not(windows)))?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        self.spawn(task);
-    }
+fn serve<E: Endpoint>(listener: TcpListener, endpoint: &Arc<E>) -> Tasks {
+    let tasks = Tasks::new();
+    tasks.spawn(accept(listener, Arc::clone(endpoint), tasks.clone()));
+    tasks
 }
 
 async fn accept<E: Endpoint>(listener: TcpListener, endpoint: Arc<E>, tasks: Tasks) {
@@ -121,10 +157,11 @@ async fn accept<E: Endpoint>(listener: TcpListener, endpoint: Arc<E>, tasks: Tas
     }
 }
 
+/// An error is an answer that gets lost: hyper then closes the connection, or resets the stream of HTTP/2.
 async fn answer<E: Endpoint>(
     endpoint: Arc<E>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> io::Result<Response<Full<Bytes>>> {
     let shared = endpoint.shared();
     let (head, body) = request.into_parts();
     let arrival = shared.arrived(&head);
@@ -132,6 +169,7 @@ async fn answer<E: Endpoint>(
     if let Ok(body) = &body {
         shared.read(arrival.number, body.clone());
     }
+    let lost = matches!(arrival.order, Some(Order::Lose));
     let decided = match (arrival.order, body) {
         (Some(Order::Exactly(response)), _) => Ok(response),
         (Some(Order::Challenge(challenge)), _) => {
@@ -139,7 +177,7 @@ async fn answer<E: Endpoint>(
             shared.offer_nonce(&mut response);
             Ok(response)
         }
-        (None, Ok(body)) => {
+        (None | Some(Order::Lose), Ok(body)) => {
             let mut decided = endpoint.decide(&head, &body);
             shared.offer_nonce(match &mut decided {
                 Ok(response) => response,
@@ -147,7 +185,7 @@ async fn answer<E: Endpoint>(
             });
             decided
         }
-        (None, Err(refusal)) => Err(refusal),
+        (None | Some(Order::Lose), Err(refusal)) => Err(refusal),
     };
     let (response, refused) = match decided {
         Ok(response) => (response, None),
@@ -157,6 +195,9 @@ async fn answer<E: Endpoint>(
     // After the decision, not before: so a slow answer is one that can be lost after it had its effect.
     if !arrival.delay.is_zero() {
         tokio::time::sleep(arrival.delay).await;
+    }
+    if lost {
+        return Err(io::ErrorKind::ConnectionAborted.into());
     }
     let mut response = response.map(Full::new);
     response

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     nonces::{NonceBook, Nonces},
+    record::Record,
     recorded::Recorded,
     used_proofs::UsedProofs,
 };
@@ -33,16 +34,20 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An answer that the test ordered, in place of the server's own.
+/// What the test ordered to become of a request.
 #[derive(Clone)]
 pub(super) enum Order {
+    /// An answer in place of the server's own.
     Exactly(Response<Bytes>),
+    /// A challenge in place of the server's own answer.
     Challenge(Option<HeaderValue>),
+    /// The server's own answer, which never goes out.
+    Lose,
 }
 
 /// What a request met when it arrived.
 pub(super) struct Arrival {
-    /// Its place in the record.
+    /// Its number in the record.
     pub(super) number: usize,
     pub(super) order: Option<Order>,
     pub(super) delay: Duration,
@@ -87,7 +92,7 @@ struct State {
     orders: VecDeque<(usize, Order)>,
     nonces: NonceBook,
     used_proofs: UsedProofs,
-    requests: Vec<Recorded>,
+    record: Record,
 }
 
 impl State {
@@ -113,7 +118,7 @@ impl Shared {
             orders: VecDeque::new(),
             nonces: NonceBook::new(Nonces::off(), Duration::ZERO, &random),
             used_proofs: UsedProofs::default(),
-            requests: Vec::new(),
+            record: Record::new(),
         };
         Ok(Self {
             origin,
@@ -159,15 +164,22 @@ impl Shared {
     }
 
     pub(super) fn requests(&self) -> Vec<Recorded> {
-        lock(&self.state).requests.clone()
+        lock(&self.state).record.all()
+    }
+
+    pub(super) fn request_count(&self) -> usize {
+        lock(&self.state).record.count()
+    }
+
+    pub(super) fn keep_requests(&self, n: usize) {
+        lock(&self.state).record.keep(n);
     }
 
     /// A request's head is here. Record and orders are one step, so that the first order is for the first
     /// request in the record.
     pub(super) fn arrived(&self, head: &Parts) -> Arrival {
         let mut state = lock(&self.state);
-        let number = state.requests.len();
-        state.requests.push(Recorded::new(head));
+        let number = state.record.push(Recorded::new(head));
         let order = state.orders.front_mut().map(|(times, order)| {
             *times -= 1;
             (*times == 0, order.clone())
@@ -184,13 +196,13 @@ impl Shared {
 
     /// The whole body of a request is here.
     pub(super) fn read(&self, number: usize, body: Bytes) {
-        if let Some(recorded) = lock(&self.state).requests.get_mut(number) {
+        if let Some(recorded) = lock(&self.state).record.get_mut(number) {
             recorded.body = body;
         }
     }
 
     pub(super) fn decided(&self, number: usize, status: StatusCode, refused: Option<&'static str>) {
-        if let Some(recorded) = lock(&self.state).requests.get_mut(number) {
+        if let Some(recorded) = lock(&self.state).record.get_mut(number) {
             recorded.status = Some(status);
             recorded.refused = refused;
         }

@@ -16,7 +16,8 @@ use serde_json::json;
 use super::{
     TokenFormat,
     answer::{self, Refusal},
-    client::{Clients, Form, authenticate, invalid_request},
+    client::{Clients, Form, authenticate, invalid_request, is_public},
+    refresh_tokens::RefreshTokens,
     server::Endpoint,
     shared::{Fault, Shared, lock},
     tokens::{Grant, Tokens},
@@ -30,6 +31,7 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 pub(super) struct TokenEndpoint {
     shared: Shared,
     tokens: Arc<Tokens>,
+    refresh_tokens: Mutex<RefreshTokens>,
     settings: Mutex<Settings>,
 }
 
@@ -60,6 +62,7 @@ impl TokenEndpoint {
         Self {
             shared,
             tokens,
+            refresh_tokens: Mutex::new(RefreshTokens::new()),
             settings: Mutex::new(settings),
         }
     }
@@ -72,6 +75,10 @@ impl TokenEndpoint {
         &self.tokens
     }
 
+    pub(super) fn refresh_tokens(&self) -> MutexGuard<'_, RefreshTokens> {
+        lock(&self.refresh_tokens)
+    }
+
     pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
         lock(&self.settings)
     }
@@ -80,70 +87,96 @@ impl TokenEndpoint {
         self.settings().clients.insert(id, secret);
     }
 
-    fn issue(
+    fn client_credentials(
         &self,
         settings: &Settings,
         client_id: String,
         thumbprint: &str,
         form: &Form,
     ) -> Answer {
-        let scope = form.get("scope").map(str::to_owned);
-        if scope.as_deref().is_some_and(|scope| !is_scope(scope)) {
-            return Err(bad(Fault {
-                code: "invalid_scope",
-                reason: "`scope` is no list of scopes",
-            }));
-        }
-        let resources: Vec<String> = form.all("resource").map(str::to_owned).collect();
-        if !resources.iter().all(|resource| is_resource(resource)) {
-            let reason = "`resource` is no absolute URI without fragment";
-            return Err(bad(Fault {
-                code: "invalid_target",
-                reason,
-            }));
-        }
+        let scope = scope(form)?.map(str::to_owned);
+        let resources = resources(form)?;
         let issued = self.shared.now();
-        let expires = issued.saturating_add(settings.lifetime);
-        let thumbprint = thumbprint.to_owned();
         let grant = Grant {
             client_id,
             scope: scope.clone(),
-            thumbprint,
+            thumbprint: thumbprint.to_owned(),
+            family: None,
             issued,
-            expires,
+            expires: issued.saturating_add(settings.lifetime),
         };
+        let token = self.access_token(settings, grant, &resources)?;
+        Ok(success(settings, &token, None, scope.as_deref()))
+    }
+
+    /// A refusal leaves the refresh token as it is, unless the token itself is what is wrong.
+    fn refresh(
+        &self,
+        settings: &Settings,
+        client_id: String,
+        thumbprint: &str,
+        form: &Form,
+    ) -> Answer {
+        let refresh_token = form
+            .get("refresh_token")
+            .ok_or_else(|| invalid_request("`refresh_token` is missing"))?;
+        let issued = self.shared.now();
+        // A client with a secret is bound to its tokens by that, and may change the key (RFC 9449, section 5).
+        let bound = is_public(&settings.clients, &client_id).then_some(thumbprint);
+        let mut refresh_tokens = self.refresh_tokens();
+        let family = refresh_tokens
+            .read(refresh_token, &client_id, bound, issued)
+            .map_err(|reason| {
+                bad(Fault {
+                    code: "invalid_grant",
+                    reason,
+                })
+            })?;
+        let granted = family.scope.as_deref();
+        let scope = match scope(form)? {
+            None => granted,
+            Some(asked) if is_within(asked, granted.unwrap_or_default()) => Some(asked),
+            Some(_) => {
+                return Err(bad(Fault {
+                    code: "invalid_scope",
+                    reason: "`scope` is more than was granted",
+                }));
+            }
+        };
+        let resources = resources(form)?;
+        let grant = Grant {
+            client_id,
+            scope: scope.map(str::to_owned),
+            thumbprint: thumbprint.to_owned(),
+            family: Some(Arc::downgrade(&family)),
+            issued,
+            expires: issued.saturating_add(settings.lifetime),
+        };
+        let token = self.access_token(settings, grant, &resources)?;
+        let next = refresh_tokens.spend(refresh_token, issued, self.shared.random());
+        Ok(success(settings, &token, next.as_deref(), scope))
+    }
+
+    fn access_token(
+        &self,
+        settings: &Settings,
+        grant: Grant,
+        resources: &[String],
+    ) -> Result<String, Refusal> {
         let random = self.shared.random();
         let token = match settings.format {
             TokenFormat::Opaque => Some(self.tokens.opaque(grant, random)),
             TokenFormat::Signed => {
                 self.tokens
-                    .signed(grant, self.shared.origin(), &resources, random)
+                    .signed(grant, self.shared.origin(), resources, random)
             }
         };
-        let token = token.ok_or_else(|| {
+        token.ok_or_else(|| {
             Refusal::empty(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the access token could not be signed",
             )
-        })?;
-
-        // Written by hand, since `expires_in` may be any text.
-        let mut body = format!(
-            r#"{{"access_token":"{token}","token_type":{}"#,
-            json!(settings.token_type)
-        );
-        match &settings.expires_in {
-            ExpiresIn::Truth => {
-                body += &format!(r#","expires_in":{}"#, settings.lifetime.as_secs())
-            }
-            ExpiresIn::Json(text) => body += &format!(r#","expires_in":{text}"#),
-            ExpiresIn::LeftOut => {}
-        }
-        if let Some(scope) = scope {
-            body += &format!(r#","scope":{}"#, json!(scope));
-        }
-        body.push('}');
-        Ok(answer::json(StatusCode::OK, body))
+        })
     }
 }
 
@@ -185,17 +218,46 @@ impl Endpoint for TokenEndpoint {
 
         let settings = self.settings();
         let client_id = authenticate(&settings.clients, &head.headers, &form)?;
+        let thumbprint = proof.thumbprint();
         match form.get("grant_type") {
             Some("client_credentials") => {
-                self.issue(&settings, client_id, proof.thumbprint(), &form)
+                self.client_credentials(&settings, client_id, thumbprint, &form)
             }
+            Some("refresh_token") => self.refresh(&settings, client_id, thumbprint, &form),
             Some(_) => Err(bad(Fault {
                 code: "unsupported_grant_type",
-                reason: "`grant_type` is not client_credentials",
+                reason: "`grant_type` is neither client_credentials nor refresh_token",
             })),
             None => Err(invalid_request("`grant_type` is missing")),
         }
     }
+}
+
+/// The successful answer (RFC 6749, section 5.1).
+fn success(
+    settings: &Settings,
+    access_token: &str,
+    refresh_token: Option<&str>,
+    scope: Option<&str>,
+) -> Response<Bytes> {
+    // Written by hand, since `expires_in` may be any text.
+    let mut body = format!(
+        r#"{{"access_token":"{access_token}","token_type":{}"#,
+        json!(settings.token_type)
+    );
+    match &settings.expires_in {
+        ExpiresIn::Truth => body += &format!(r#","expires_in":{}"#, settings.lifetime.as_secs()),
+        ExpiresIn::Json(text) => body += &format!(r#","expires_in":{text}"#),
+        ExpiresIn::LeftOut => {}
+    }
+    if let Some(refresh_token) = refresh_token {
+        body += &format!(r#","refresh_token":"{refresh_token}""#);
+    }
+    if let Some(scope) = scope {
+        body += &format!(r#","scope":{}"#, json!(scope));
+    }
+    body.push('}');
+    answer::json(StatusCode::OK, body)
 }
 
 fn bad(fault: Fault) -> Refusal {
@@ -218,6 +280,37 @@ fn is_form(head: &Parts) -> bool {
 fn in_query(head: &Parts, name: &str) -> bool {
     let query = head.uri.query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes()).any(|(known, _)| known == name)
+}
+
+/// The scope that is asked for.
+fn scope(form: &Form) -> Result<Option<&str>, Refusal> {
+    let scope = form.get("scope");
+    if scope.is_some_and(|scope| !is_scope(scope)) {
+        return Err(bad(Fault {
+            code: "invalid_scope",
+            reason: "`scope` is no list of scopes",
+        }));
+    }
+    Ok(scope)
+}
+
+/// What the token is asked for (RFC 8707).
+fn resources(form: &Form) -> Result<Vec<String>, Refusal> {
+    let resources: Vec<String> = form.all("resource").map(str::to_owned).collect();
+    if !resources.iter().all(|resource| is_resource(resource)) {
+        return Err(bad(Fault {
+            code: "invalid_target",
+            reason: "`resource` is no absolute URI without fragment",
+        }));
+    }
+    Ok(resources)
+}
+
+/// Whether a scope asks for nothing beyond another.
+fn is_within(asked: &str, granted: &str) -> bool {
+    asked
+        .split(' ')
+        .all(|one| granted.split(' ').any(|known| known == one))
 }
 
 /// RFC 6749, section 3.3.

@@ -1,13 +1,21 @@
 //! Access tokens that are bound to a key: made by the authorization server, read by the resource server.
 
-use std::{collections::HashMap, io, sync::Mutex, time::Duration};
+use std::{
+    io,
+    sync::{Mutex, Weak},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use ecdsa::signature::{Signer as _, Verifier as _};
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use serde_json::{Map, Value, json};
 
-use super::shared::{Random, lock};
+use super::{
+    expiring::Expiring,
+    refresh_tokens::Family,
+    shared::{Random, lock},
+};
 
 /// The audience of a signed token that was asked for without `resource` (RFC 9068, section 3).
 const DEFAULT_AUDIENCE: &str = "urn:tower-dpop:testing:resource-server";
@@ -30,16 +38,25 @@ pub(super) struct Grant {
     pub(super) scope: Option<String>,
     /// Of the key that the token is bound to.
     pub(super) thumbprint: String,
+    /// The refresh tokens that it came from, if any: it ends with them.
+    pub(super) family: Option<Weak<Family>>,
     /// Times since 1970.
     pub(super) issued: Duration,
     pub(super) expires: Duration,
 }
 
-/// All tokens of an authorization server.
+impl Grant {
+    fn is_revoked(&self) -> bool {
+        let family = self.family.as_ref();
+        family.is_some_and(|family| family.strong_count() == 0)
+    }
+}
+
+/// All access tokens of an authorization server that are good.
 pub(super) struct Tokens {
     key: SigningKey,
-    /// By the text of an opaque token, by the `jti` of a signed one.
-    valid: Mutex<HashMap<String, Grant>>,
+    /// By the text of an opaque token, by the `jti` of a signed one. None is forgotten while it is good.
+    valid: Mutex<Expiring<String, Grant>>,
 }
 
 impl Tokens {
@@ -60,7 +77,7 @@ impl Tokens {
 
     pub(super) fn opaque(&self, grant: Grant, random: &Random) -> String {
         let token = random.text();
-        lock(&self.valid).insert(token.clone(), grant);
+        self.keep(token.clone(), grant);
         token
     }
 
@@ -98,8 +115,15 @@ impl Tokens {
         let signature: Signature = self.key.try_sign(token.as_bytes()).ok()?;
         token.push('.');
         BASE64URL.encode_string(signature.to_bytes(), &mut token);
-        lock(&self.valid).insert(id, grant);
+        self.keep(id, grant);
         Some(token)
+    }
+
+    fn keep(&self, name: String, grant: Grant) {
+        // One second more, since a signed token's end is rounded up.
+        let end = grant.expires.saturating_add(Duration::from_secs(1));
+        let issued = grant.issued;
+        lock(&self.valid).insert(name, grant, end, issued);
     }
 
     /// What a token allows at `now`, or why it is none.
@@ -118,6 +142,7 @@ impl Tokens {
     fn find(&self, name: &str) -> Result<Grant, &'static str> {
         lock(&self.valid)
             .get(name)
+            .filter(|grant| !grant.is_revoked())
             .cloned()
             .ok_or("the access token is unknown, or was revoked")
     }
@@ -161,11 +186,12 @@ impl Tokens {
         ) else {
             return Err("the access token lacks a claim");
         };
-        self.find(id)?;
+        let family = self.find(id)?.family;
         Ok(Grant {
             client_id: client_id.to_owned(),
             scope: text("scope").map(str::to_owned),
             thumbprint: thumbprint.to_owned(),
+            family,
             issued,
             expires,
         })
