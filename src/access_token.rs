@@ -11,6 +11,7 @@ use http::HeaderValue;
 
 use crate::{
     audience::Audience,
+    budget::Budget,
     error::{Error, Kind},
     key::DpopKey,
     proof,
@@ -33,6 +34,7 @@ pub struct AccessToken {
     witness: Option<Arc<AtomicBool>>,
     /// A `Dpop` signed the request that holds this handle.
     signed: bool,
+    budget: Budget,
 }
 
 struct Inner {
@@ -81,7 +83,19 @@ impl AccessToken {
             inner: Arc::new(inner),
             witness: None,
             signed: false,
+            budget: Budget::FULL,
         })
+    }
+
+    /// The token's text, as a server gave it.
+    ///
+    /// # Security
+    ///
+    /// Whoever has it and a proof of the key can use it. Keep it out of logs, errors and URLs.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        let text = self.inner.authorization.to_str().unwrap_or_default();
+        text.strip_prefix("DPoP ").unwrap_or_default()
     }
 
     /// The key that the token is bound to.
@@ -107,13 +121,24 @@ impl AccessToken {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
+    /// Another token may have the same text: the same one, given twice.
+    pub(crate) fn same_text(&self, other: &Self) -> bool {
+        self.inner.authorization == other.inner.authorization
+    }
+
     /// A handle for one request of a stack that wants to know whether a `Dpop` stands in it.
-    pub(crate) fn for_request(&self, witness: &Arc<AtomicBool>) -> Self {
+    pub(crate) fn for_request(&self, witness: &Arc<AtomicBool>, budget: Budget) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
             witness: Some(Arc::clone(witness)),
             signed: false,
+            budget,
         }
+    }
+
+    /// What may be sent again of the request that holds this handle.
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget
     }
 
     /// A `Dpop` has seen the request, whether it signs it or not.

@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     Refused(OAuthError),
     /// The authorization server's answer is not what RFC 6749, 5.1 and 5.2 ask for.
     BadResponse,
+    /// A refresh token was sent, and no answer came: it may be used up.
+    GrantUncertain,
     /// The token's type is not DPoP.
     Downgrade,
     /// The token says that it is bound to another key.
@@ -56,6 +58,17 @@ pub(crate) enum Kind {
     /// Not called from within a Tokio runtime, or the runtime ended.
     Runtime,
 }
+
+/// Codes of RFC 6749, section 5.2 and RFC 8707, section 2 that do not pass by themselves. `invalid_request`
+/// is none of them: servers exist that answer a proof so which came too late.
+const PERMANENT: [&str; 6] = [
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_target",
+];
 
 impl Error {
     pub(crate) fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
@@ -177,9 +190,38 @@ impl Error {
                 | Kind::Timeout
                 | Kind::Refused(_)
                 | Kind::BadResponse
+                | Kind::GrantUncertain
                 | Kind::Downgrade
                 | Kind::Runtime
         )
+    }
+
+    /// There will be no token before somebody changes something: the client, its secret, the scope, the
+    /// grant, the server's settings. The layer asks again all the same, after 30 s at the most (unless
+    /// `Retry-After` asks for more): the change may be the server's. Only an
+    /// [uncertain grant](Self::is_grant_uncertain) is the end.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match &self.inner.kind {
+            Kind::Refused(error) => PERMANENT.contains(&error.code()),
+            Kind::GrantUncertain | Kind::Downgrade => true,
+            _ => false,
+        }
+    }
+
+    /// A refresh token was sent and its answer lost, so nobody here knows whether it was used up and what took
+    /// its place. It is not sent again: a server that has used it up would take that for theft and end the
+    /// whole grant ([`retry_lost_refresh`](crate::TokenRequest::retry_lost_refresh) is for servers that
+    /// would not). The user has to grant anew.
+    #[must_use]
+    pub fn is_grant_uncertain(&self) -> bool {
+        self.inner.kind == Kind::GrantUncertain
+    }
+
+    /// There is no Tokio runtime to fetch a token in, or it ended or failed while it did.
+    #[must_use]
+    pub fn is_runtime(&self) -> bool {
+        self.inner.kind == Kind::Runtime
     }
 
     /// The token says that it is bound to another key (`cnf.jkt`; RFC 9449, section 6.1).

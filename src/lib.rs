@@ -57,9 +57,14 @@
 //! # What it does
 //!
 //! - One token request for any number of waiting callers, in a task of its own: a caller that gives up neither
-//!   ends nor delays it, and its failure is shared.
-//! - A token that a server refuses as invalid is renewed, once, and the request sent again. A late refusal of an
-//!   old token costs the new one nothing.
+//!   ends nor delays it, and its failure is shared. After a failure the server is spared, longer each time.
+//! - A token that still works is used while the next one is fetched: nobody waits at a renewal, and an outage of
+//!   the authorization server is not felt before the token really ends.
+//! - A token that a server refuses as invalid is renewed, once for all that saw it, and the request sent again. A
+//!   late refusal of an old token costs the new one nothing.
+//! - A refresh token is used once at a time, replaced when it is rotated, and not sent again when its answer was
+//!   lost, unless that is allowed.
+//! - A server whose clock differs from this machine's is found out, and its proofs dated by its clock.
 //! - Nonces are learned from every answer, kept for each key, origin and role, and never sent elsewhere.
 //! - A body that cannot be sent twice is not: the caller gets the server's own answer, and the next request
 //!   profits from what was learned. [`Replay`] says how bodies are made again.
@@ -83,6 +88,21 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `testing` | no | an authorization server and a resource server on loopback, for tests |
+//! | `tracing` | no | events for nonce challenges, failed token requests, refused tokens and wrong clocks |
+//!
+//! # Events
+//!
+//! With the feature `tracing`, under the target `tower_dpop`; the fields hold no secret.
+//!
+//! | level | what happened | fields |
+//! |---|---|---|
+//! | debug | a server asks for another nonce | `server.origin` |
+//! | debug | an access token arrived | |
+//! | info | a server refused the access token as invalid, once for each token | |
+//! | warn | no access token: once for each step of the back-off | `error`, `permanent`, `retry_in_seconds` |
+//! | warn | the answer does not tell how long the token lives | `assumed_seconds` |
+//! | warn | a server's clock is another than ours, and was the reason that it refused a proof (debug, if it was corrected before) | `server.origin`, `offset_seconds` |
+//! | warn | a new refresh token could not be stored | `error` |
 //!
 //! # Debug builds
 //!
@@ -99,14 +119,17 @@
 
 mod access_token;
 mod audience;
+mod budget;
 mod challenge;
 mod clock;
 pub mod dpop;
 mod error;
+mod event;
 mod key;
 mod nonce;
 mod origin;
 pub mod proof;
+mod random;
 mod replay;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -120,8 +143,8 @@ pub use self::{
     error::{BoxError, Error, OAuthError},
     key::{Algorithm, DpopKey},
     origin::Origin,
-    replay::{CloneBody, EmptyBody, NoReplay, Replay},
-    token::{Token, TokenLayer, TokenRequest},
+    replay::{CloneBody, EmptyBody, IdempotentOnly, NoReplay, Replay},
+    token::{ForceRenewal, Token, TokenLayer, TokenParameters, TokenRequest},
 };
 
 /// The README's code is compiled, too.

@@ -12,8 +12,8 @@ use http_body::Body;
 /// Asked before the request is sent for the first time, while the body is still whole. [`CloneBody`] is the
 /// default; [`DpopLayer::replay`](crate::DpopLayer::replay) sets another.
 pub trait Replay<B> {
-    /// The same body again, or `None` if it can be sent only once.
-    fn replay(&self, body: &B) -> Option<B>;
+    /// The body of the request again, or `None` if it is to be sent only once.
+    fn replay(&self, request: &Request<B>) -> Option<B>;
 }
 
 /// Clones the body: for `Full<Bytes>`, `Empty<Bytes>`, `String` and whatever else is cheap to clone.
@@ -24,8 +24,8 @@ pub trait Replay<B> {
 pub struct CloneBody;
 
 impl<B: Clone> Replay<B> for CloneBody {
-    fn replay(&self, body: &B) -> Option<B> {
-        Some(body.clone())
+    fn replay(&self, request: &Request<B>) -> Option<B> {
+        Some(request.body().clone())
     }
 }
 
@@ -34,8 +34,8 @@ impl<B: Clone> Replay<B> for CloneBody {
 pub struct EmptyBody;
 
 impl<B: Body + Default> Replay<B> for EmptyBody {
-    fn replay(&self, body: &B) -> Option<B> {
-        body.is_end_stream().then(B::default)
+    fn replay(&self, request: &Request<B>) -> Option<B> {
+        request.body().is_end_stream().then(B::default)
     }
 }
 
@@ -44,14 +44,29 @@ impl<B: Body + Default> Replay<B> for EmptyBody {
 pub struct NoReplay;
 
 impl<B> Replay<B> for NoReplay {
-    fn replay(&self, _: &B) -> Option<B> {
+    fn replay(&self, _: &Request<B>) -> Option<B> {
         None
+    }
+}
+
+/// Sends only requests again whose method is idempotent (RFC 9110, section 9.2.2), with bodies as `P` makes
+/// them.
+///
+/// A server that refuses a proof or a token has not served the request, so the others do no harm with it.
+/// This is for those who do not believe that of their server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct IdempotentOnly<P = CloneBody>(pub P);
+
+impl<B, P: Replay<B>> Replay<B> for IdempotentOnly<P> {
+    fn replay(&self, request: &Request<B>) -> Option<B> {
+        let idempotent = request.method().is_idempotent();
+        idempotent.then(|| self.0.replay(request)).flatten()
     }
 }
 
 /// The whole request again.
 pub(crate) fn spare<B>(policy: &impl Replay<B>, request: &Request<B>) -> Option<Request<B>> {
-    let mut spare = Request::new(policy.replay(request.body())?);
+    let mut spare = Request::new(policy.replay(request)?);
     *spare.method_mut() = request.method().clone();
     *spare.uri_mut() = request.uri().clone();
     *spare.version_mut() = request.version();

@@ -252,14 +252,12 @@ async fn a_revoked_token_is_renewed_within_the_request() {
     for format in [TokenFormat::Opaque, TokenFormat::Signed] {
         let world = World::new(Version::HTTP_11).await;
         world.authorization_server.token_format(format);
-        for round in 1..=3 {
-            assert_eq!(world.post("/", "whole").await.unwrap().0, 200);
-            world.authorization_server.revoke_all();
-            let (status, body) = world.post("/", "whole").await.unwrap();
-            assert_eq!(status, 200);
-            assert!(body.contains("whole"));
-            assert_eq!(world.authorization_server.requests().len(), round + 1);
-        }
+        assert_eq!(world.post("/", "whole").await.unwrap().0, 200);
+        world.authorization_server.revoke_all();
+        let (status, body) = world.post("/", "whole").await.unwrap();
+        assert_eq!(status, 200);
+        assert!(body.contains("whole"));
+        assert_eq!(world.authorization_server.requests().len(), 2);
         verify_independently(&world).await;
     }
 }
@@ -367,6 +365,7 @@ async fn what_is_no_token_answer_is_an_error_that_says_so() {
             0,
             "no request without a token"
         );
+        tokio::time::sleep(BACK_OFF).await;
         assert_eq!(
             world.post("/", "").await.unwrap().0,
             200,
@@ -374,6 +373,9 @@ async fn what_is_no_token_answer_is_an_error_that_says_so() {
         );
     }
 }
+
+/// After a failed token request, the next one waits for so long at the most.
+const BACK_OFF: Duration = Duration::from_millis(250);
 
 #[tokio::test]
 async fn a_huge_answer_is_not_read() {
@@ -387,6 +389,7 @@ async fn a_huge_answer_is_not_read() {
         .answer(1, Response::new(Bytes::from(body)));
     let error = world.error().await;
     assert!(error.to_string().contains("64 KiB"), "{error}");
+    tokio::time::sleep(BACK_OFF).await;
     let fits = format!(
         r#"{{"access_token":"{}","token_type":"DPoP"}}"#,
         "a".repeat(8 * 1024)

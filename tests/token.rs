@@ -15,88 +15,15 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use support::{
-    API, ENDPOINT, Fake, a3_key, answer, get, invalid_token, nonce_challenge, ok, own_token, text,
-    token, with_token,
+    API, ENDPOINT, Fake, a3_key, answer,
+    bench::{AS, RS, find, request, servers, stack, stack_with},
+    get, invalid_token, nonce_challenge, ok, own_token, token, token_layer, with_token,
 };
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_dpop::{
-    AccessToken, Audience, DpopKey, DpopLayer, Error, NoReplay, ToAuthorizationServer, TokenLayer,
-    TokenRequest,
+    AccessToken, Audience, DpopKey, DpopLayer, ToAuthorizationServer, TokenLayer, TokenRequest,
 };
 use tower_test::mock;
-
-const AS: &str = "as.example.com";
-const RS: &str = "api.example.com";
-
-fn request() -> TokenRequest {
-    TokenRequest::client_credentials(ENDPOINT, "m2m.dpop")
-        .client_secret_post("s3cret")
-        .scope("api")
-}
-
-/// A layer that sends its token requests through `client`.
-fn token_layer<C, R>(dpop: &DpopLayer<R>, client: C) -> TokenLayer<R>
-where
-    C: Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>> + Clone + Send + 'static,
-    C::Future: Send,
-    C::Error: Into<BoxError>,
-    R: Clone,
-{
-    TokenLayer::new(dpop, client, request(), Audience::origins([API]).unwrap()).unwrap()
-}
-
-type Stack = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
-
-/// Both layers over `fake`, which is authorization server and resource server at once.
-fn stack(fake: &Fake) -> Stack {
-    stack_with(fake, request())
-}
-
-fn stack_with(fake: &Fake, request: TokenRequest) -> Stack {
-    let dpop = DpopLayer::new(a3_key());
-    let tokens = TokenLayer::new(
-        &dpop,
-        fake.clone(),
-        request,
-        Audience::origins([API]).unwrap(),
-    )
-    .unwrap();
-    BoxCloneService::new(
-        ServiceBuilder::new()
-            .layer(tokens)
-            .layer(dpop)
-            .service(fake.clone()),
-    )
-}
-
-fn find(error: &BoxError) -> Error {
-    Error::find(&**error)
-        .unwrap_or_else(|| panic!("not ours: {error}"))
-        .clone()
-}
-
-/// Gives the tokens `t0`, `t1`, … and lets through the requests that carry one that `accepts`.
-fn servers(seconds: u64, accepts: impl Fn(usize) -> bool + Send + Sync + 'static) -> Fake {
-    let issued = AtomicUsize::new(0);
-    Fake::new(move |seen, _| {
-        if seen.uri.host() == Some(AS) {
-            return token(
-                &format!("t{}", issued.fetch_add(1, Ordering::Relaxed)),
-                seconds,
-            );
-        }
-        let number = seen
-            .header("authorization")
-            .unwrap()
-            .strip_prefix("DPoP t")
-            .unwrap();
-        if accepts(number.parse().unwrap()) {
-            ok()
-        } else {
-            invalid_token()
-        }
-    })
-}
 
 #[tokio::test]
 async fn the_first_request_fetches_the_token_and_all_share_it() {
@@ -280,95 +207,6 @@ fn values_that_cannot_be_used_are_refused_before_the_first_request() {
 
 // One fetch.
 
-#[tokio::test(start_paused = true)]
-async fn a_hundred_first_requests_cost_one_token_request() {
-    let fake = servers(300, |_| true).delay(Duration::from_secs(1));
-    let stack = stack(&fake);
-    let tasks: Vec<_> = (0..100)
-        .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
-        .collect();
-    for task in tasks {
-        assert_eq!(task.await.unwrap().unwrap().status(), 200);
-    }
-    assert_eq!(fake.seen_by(AS).len(), 1);
-    assert_eq!(fake.seen_by(RS).len(), 100);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failure_is_shared() {
-    let fake = Fake::new(|_, _| answer(400, &[], r#"{"error":"invalid_client"}"#))
-        .delay(Duration::from_secs(1));
-    let stack = stack(&fake);
-    let started = tokio::time::Instant::now();
-    let tasks: Vec<_> = (0..100)
-        .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
-        .collect();
-    for task in tasks {
-        let error = find(&task.await.unwrap().unwrap_err());
-        assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
-        assert!(error.is_token_request());
-    }
-    assert_eq!(fake.seen().len(), 1);
-    assert_eq!(started.elapsed(), Duration::from_secs(1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_fetch_outlives_its_callers() {
-    let fake = servers(300, |_| true).delay(Duration::from_millis(200));
-    let stack = stack(&fake);
-    let timed = ServiceBuilder::new()
-        .timeout(Duration::from_millis(150))
-        .service(stack);
-    timed.clone().oneshot(get(API)).await.unwrap_err();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(fake.seen().len(), 1);
-    let slow = Duration::from_secs(1);
-    let answer = tokio::time::timeout(slow, timed.into_inner().oneshot(get(API))).await;
-    assert_eq!(answer.unwrap().unwrap().status(), 200);
-    assert_eq!(
-        fake.seen_by(AS).len(),
-        1,
-        "the token of the first fetch was there"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_authorization_server_that_never_answers_ends_in_an_error() {
-    let fake = servers(300, |_| true).delay(Duration::from_secs(86_400));
-    let started = tokio::time::Instant::now();
-    let error = find(&stack(&fake).oneshot(get(API)).await.unwrap_err());
-    assert!(error.is_timeout() && error.is_token_request(), "{error}");
-    assert_eq!(started.elapsed(), Duration::from_secs(10));
-}
-
-#[test]
-fn without_a_runtime_there_is_an_error_and_later_a_token() {
-    let fake = servers(300, |_| true);
-    let stack = stack(&fake);
-    let waker = std::task::Waker::noop();
-    let mut future = Box::pin(stack.clone().oneshot(get(API)));
-    match future
-        .as_mut()
-        .poll(&mut std::task::Context::from_waker(waker))
-    {
-        std::task::Poll::Ready(Err(error)) => {
-            assert!(
-                find(&error).is_token_request() && error.to_string().contains("Tokio"),
-                "{error}"
-            );
-        }
-        other => panic!("{other:?}"),
-    }
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let answer = runtime().block_on(stack.clone().oneshot(get(API))).unwrap();
-    assert_eq!(answer.status(), 200);
-}
-
 #[test]
 fn a_runtime_that_nobody_drives_does_not_keep_the_others_waiting() {
     let fake = servers(300, |_| true).delay(Duration::from_millis(50));
@@ -466,35 +304,6 @@ fn a_fetch_that_was_given_up_does_not_land_in_the_place_of_the_next() {
 }
 
 #[tokio::test]
-async fn a_client_that_panics_twice_is_survived() {
-    let fake = servers(300, |_| true);
-    let calls = Arc::new(AtomicUsize::new(0));
-    let client = {
-        let (fake, calls) = (fake.clone(), calls.clone());
-        tower::service_fn(move |request: Request<Full<Bytes>>| {
-            let (fake, call) = (fake.clone(), calls.fetch_add(1, Ordering::Relaxed));
-            async move {
-                assert!(call >= 2, "a bug in the client");
-                fake.oneshot(request).await
-            }
-        })
-    };
-    let dpop = DpopLayer::new(a3_key());
-    let tokens = token_layer(&dpop, client);
-    let stack = ServiceBuilder::new()
-        .layer(tokens)
-        .layer(dpop)
-        .service(fake);
-    let tasks: Vec<_> = (0..50)
-        .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
-        .collect();
-    for task in tasks {
-        assert_eq!(task.await.unwrap().unwrap().status(), 200);
-    }
-    assert_eq!(calls.load(Ordering::Relaxed), 3);
-}
-
-#[tokio::test]
 async fn errors_of_ours_stay_what_they_are() {
     let client = tower::service_fn(|_: Request<Full<Bytes>>| async {
         Err::<Response<Full<Bytes>>, BoxError>(
@@ -510,26 +319,6 @@ async fn errors_of_ours_stay_what_they_are() {
         .service(fake);
     let error = find(&stack.oneshot(get(API)).await.unwrap_err());
     assert!(error.is_key() && !error.is_token_request(), "{error}");
-}
-
-#[test]
-fn a_runtime_that_dies_with_the_fetch_does_not_take_the_layer_along() {
-    let slow = servers(300, |_| true).delay(Duration::from_millis(50));
-    let stack = stack(&slow);
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    runtime().block_on(async {
-        let request =
-            tokio::time::timeout(Duration::from_millis(1), stack.clone().oneshot(get(API)));
-        request.await.unwrap_err();
-    });
-    let answer = runtime().block_on(stack.oneshot(get(API))).unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(slow.seen_by(AS).len(), 2);
 }
 
 // Expiry.
@@ -592,106 +381,6 @@ async fn a_refused_token_is_renewed_once_and_the_request_sent_again() {
     assert_eq!(fake.seen_by(AS).len(), 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_revocation_under_load_costs_one_token_request() {
-    let revoked = Arc::new(AtomicUsize::new(0));
-    let valid = revoked.clone();
-    let fake = servers(300, move |number| number >= valid.load(Ordering::Relaxed))
-        .delay(Duration::from_millis(100));
-    let stack = stack(&fake);
-    stack.clone().oneshot(get(API)).await.unwrap();
-    let tasks: Vec<_> = (0..200)
-        .map(|n| {
-            let stack = stack.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(n)).await;
-                stack.oneshot(get(API)).await
-            })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    revoked.store(1, Ordering::Relaxed);
-    for task in tasks {
-        assert_eq!(task.await.unwrap().unwrap().status(), 200);
-    }
-    assert_eq!(fake.seen_by(AS).len(), 2, "the first, and one renewal");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_late_refusal_of_an_old_token_costs_the_new_one_nothing() {
-    let issued = AtomicUsize::new(0);
-    let fake = Fake::new(move |seen, _| {
-        if seen.uri.host() == Some(AS) {
-            return token(&format!("t{}", issued.fetch_add(1, Ordering::Relaxed)), 300);
-        }
-        match seen.header("authorization") {
-            Some("DPoP t0") => invalid_token(),
-            _ => ok(),
-        }
-    });
-    // Answers to `/late` come a minute later than the others.
-    let delayed = {
-        let fake = fake.clone();
-        tower::service_fn(move |request: Request<Full<Bytes>>| {
-            let fake = fake.clone();
-            async move {
-                let late = request.uri().path() == "/late";
-                let answer = fake.oneshot(request).await?;
-                if late && answer.status() == 401 {
-                    tokio::time::sleep(Duration::from_secs(60)).await;
-                }
-                Ok::<_, BoxError>(answer)
-            }
-        })
-    };
-    let dpop = DpopLayer::new(a3_key());
-    let tokens = token_layer(&dpop, fake.clone());
-    let stack = BoxCloneService::new(
-        ServiceBuilder::new()
-            .layer(tokens)
-            .layer(dpop)
-            .service(delayed),
-    );
-    let late = tokio::spawn(stack.clone().oneshot(get(&format!("{API}/late"))));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(stack.clone().oneshot(get(API)).await.unwrap().status(), 200);
-    assert_eq!(fake.seen_by(AS).len(), 2);
-    assert_eq!(late.await.unwrap().unwrap().status(), 200);
-    stack.oneshot(get(API)).await.unwrap();
-    assert_eq!(fake.seen_by(AS).len(), 2, "t1 is still in use");
-}
-
-#[tokio::test]
-async fn a_server_that_refuses_every_token_has_the_last_word() {
-    let fake = servers(300, |_| false);
-    let answer = stack(&fake).oneshot(get(API)).await.unwrap();
-    assert_eq!(
-        (answer.status().as_u16(), text(answer).await.as_str()),
-        (401, "refused")
-    );
-    assert_eq!((fake.seen_by(AS).len(), fake.seen_by(RS).len()), (2, 2));
-}
-
-#[tokio::test]
-async fn without_a_new_token_the_refusal_is_the_answer() {
-    let fake = Fake::new(|seen, n| match (seen.uri.host(), n) {
-        (Some(AS), 0) => token("t0", 300),
-        (Some(AS), _) => answer(503, &[], "down"),
-        (_, 1) => ok(),
-        _ => invalid_token(),
-    });
-    let stack = stack(&fake);
-    // Refused in the fast way, with the token from the cache, and in the slow one.
-    assert_eq!(stack.clone().oneshot(get(API)).await.unwrap().status(), 200);
-    let answer = stack.clone().oneshot(get(API)).await.unwrap();
-    assert_eq!(
-        (answer.status().as_u16(), text(answer).await.as_str()),
-        (401, "refused")
-    );
-    let error = find(&stack.oneshot(get(API)).await.unwrap_err());
-    assert!(error.to_string().contains("503"), "{error}");
-}
-
 #[tokio::test]
 async fn only_a_refused_token_is_renewed() {
     for (status, headers, renewed) in [
@@ -746,8 +435,8 @@ async fn only_a_refused_token_is_renewed() {
         ),
     ] {
         let answers = headers.clone();
-        let fake = Fake::new(move |seen, _| match seen.uri.host() {
-            Some(AS) => token("t", 300),
+        let fake = Fake::new(move |seen, n| match seen.uri.host() {
+            Some(AS) => token(&format!("t{n}"), 300),
             _ => answer(status, &answers, ""),
         });
         stack(&fake).oneshot(get(API)).await.unwrap();
@@ -762,24 +451,6 @@ async fn only_a_refused_token_is_renewed() {
             "{status} {headers:?}"
         );
     }
-}
-
-#[tokio::test]
-async fn a_body_that_cannot_be_sent_again_leaves_the_renewal_to_the_next_request() {
-    let fake = servers(300, |number| number > 0);
-    let dpop = DpopLayer::new(a3_key()).replay(NoReplay);
-    let tokens = token_layer(&dpop, fake.clone());
-    let stack = ServiceBuilder::new()
-        .layer(tokens)
-        .layer(dpop)
-        .service(fake.clone());
-    let answer = stack.clone().oneshot(get(API)).await.unwrap();
-    assert_eq!(
-        (answer.status().as_u16(), text(answer).await.as_str()),
-        (401, "refused")
-    );
-    assert_eq!(stack.oneshot(get(API)).await.unwrap().status(), 200);
-    assert_eq!((fake.seen_by(AS).len(), fake.seen_by(RS).len()), (2, 2));
 }
 
 // Nonces at the authorization server.
@@ -875,7 +546,7 @@ async fn endless_nonces_at_the_token_endpoint_cost_three_sends() {
     assert_eq!(none.seen().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_that_gave_up_nonces_does_not_lock_us_out() {
     let refused =
         r#"{"error":"invalid_dpop_proof","error_description":"nonces are not supported"}"#;
@@ -887,8 +558,10 @@ async fn a_server_that_gave_up_nonces_does_not_lock_us_out() {
     });
     let stack = stack(&fake);
     stack.clone().oneshot(get(API)).await.unwrap_err();
+    tokio::time::sleep(Duration::from_millis(250)).await;
     let error = find(&stack.clone().oneshot(get(API)).await.unwrap_err());
     assert_eq!(error.oauth_error().unwrap().code(), "invalid_dpop_proof");
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(stack.oneshot(get(API)).await.unwrap().status(), 200);
 }
 
@@ -1082,110 +755,6 @@ async fn a_request_to_an_authorization_server_gets_no_token() {
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].header("authorization"), Some("Basic eDp5"));
     assert!(seen[0].claims().get("ath").is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn token_and_api_request_fit_through_one_place() {
-    let fake = servers(300, |number| number > 0).delay(Duration::from_millis(10));
-    for limit in [1, 4] {
-        let shared = ServiceBuilder::new()
-            .buffer(1)
-            .concurrency_limit(limit)
-            .service(fake.clone());
-        let dpop = DpopLayer::new(a3_key());
-        let tokens = token_layer(&dpop, shared.clone());
-        let stack = ServiceBuilder::new()
-            .layer(tokens)
-            .layer(dpop)
-            .service(shared);
-        let tasks: Vec<_> = (0..16)
-            .map(|_| tokio::spawn(stack.clone().oneshot(get(API))))
-            .collect();
-        for task in tasks {
-            let answer = tokio::time::timeout(Duration::from_secs(60), task)
-                .await
-                .expect("no deadlock");
-            assert_eq!(answer.unwrap().unwrap().status(), 200);
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handle_that_lives_on_holds_no_place_while_it_waits() {
-    let fake = servers(300, |_| true).delay(Duration::from_millis(10));
-    let shared = ServiceBuilder::new()
-        .concurrency_limit(1)
-        .service(fake.clone());
-    let dpop = DpopLayer::new(a3_key());
-    let tokens = token_layer(&dpop, shared.clone());
-    let mut stack = ServiceBuilder::new()
-        .layer(tokens)
-        .layer(dpop)
-        .service(shared);
-    let answer = stack.ready().await.unwrap().call(get(API));
-    assert_eq!(answer.await.unwrap().status(), 200);
-    // Nor after a request that could not be sent.
-    let unsigned = stack.ready().await.unwrap().call(get("/path"));
-    unsigned.await.unwrap_err();
-    let answer = tokio::time::timeout(Duration::from_secs(60), stack.clone().oneshot(get(API)));
-    assert_eq!(answer.await.expect("no deadlock").unwrap().status(), 200);
-}
-
-#[tokio::test]
-async fn whoever_waits_for_a_token_holds_no_place() {
-    let (client, mut authorization_server) =
-        mock::pair::<Request<Full<Bytes>>, Response<Full<Bytes>>>();
-    let dpop = DpopLayer::new(a3_key());
-    let tokens = token_layer(&dpop, client);
-    let layers = ServiceBuilder::new()
-        .layer(tokens)
-        .layer(dpop)
-        .concurrency_limit(1)
-        .into_inner();
-    let (mut service, mut resource_server) =
-        mock::spawn_layer::<Request<Full<Bytes>>, Response<Full<Bytes>>, _>(layers);
-
-    tokio_test::assert_ready_ok!(service.poll_ready());
-    let mut waiting = tokio_test::task::spawn(service.call(get(API)));
-    tokio_test::assert_pending!(waiting.poll());
-    // The only place is free for a request that needs no token.
-    tokio_test::assert_ready_ok!(service.poll_ready());
-    let mut other = tokio_test::task::spawn(service.call(get("https://other.example/")));
-    tokio_test::assert_pending!(other.poll());
-    let (_, reply) = resource_server.next_request().await.unwrap();
-    reply.send_response(ok());
-    tokio_test::assert_ready_ok!(other.poll());
-    drop(other);
-
-    let (_, reply) = authorization_server.next_request().await.unwrap();
-    reply.send_response(token("t", 300));
-    let answer = tokio::spawn(waiting);
-    let (request, reply) = resource_server.next_request().await.unwrap();
-    assert_eq!(request.headers()["authorization"], "DPoP t");
-    reply.send_response(ok());
-    assert_eq!(answer.await.unwrap().unwrap().status(), 200);
-}
-
-#[tokio::test]
-async fn readiness_knows_nothing_of_tokens() {
-    let fake = Fake::new(|_, _| answer(500, &[], ""));
-    let dpop = DpopLayer::new(a3_key());
-    let tokens = token_layer(&dpop, fake.clone());
-    let stack = ServiceBuilder::new()
-        .buffer(1)
-        .layer(tokens)
-        .layer(dpop)
-        .service(fake.clone());
-    stack.clone().ready().await.unwrap();
-    assert_eq!(fake.seen().len(), 0, "nothing is fetched by being ready");
-    for _ in 0..100 {
-        assert!(find(&stack.clone().oneshot(get(API)).await.unwrap_err()).is_token_request());
-    }
-    stack
-        .clone()
-        .oneshot(get("https://other.example/"))
-        .await
-        .unwrap();
 }
 
 #[test]

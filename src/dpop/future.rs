@@ -3,6 +3,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
 };
 
 use http::{Request, Response, StatusCode};
@@ -11,16 +12,14 @@ use tower_service::Service;
 
 use super::{DpopLayer, layer::Plan};
 use crate::{
+    budget::{Budget, Left},
     challenge,
+    clock::Now,
     error::BoxError,
+    event,
     nonce::{Nonce, Role},
     replay::{Replay, spare},
 };
-
-/// One for a server whose nonce was unknown or outdated, one more for a server that gives each nonce once:
-/// requests in parallel overtake each other there. Who asks a third time does not mean us to get through. Token
-/// requests, whose challenges are answered by the one who reads the answer, have the same limit.
-pub(crate) const MAX_NONCE_RETRIES: u8 = 2;
 
 pin_project! {
     /// The future of [`Dpop`](super::Dpop).
@@ -39,8 +38,8 @@ pin_project! {
     #[project = StateProj]
     enum State<F> {
         Calling { #[pin] future: F },
-        // The answer was a nonce challenge; `Attempt` holds the next request.
-        Reserving { nonce: Nonce },
+        // The answer asks for another proof; `Attempt` holds the next request.
+        Reserving { nonce: Option<Nonce> },
         Failed { error: Option<BoxError> },
     }
 }
@@ -51,8 +50,25 @@ struct Attempt<S, B, R> {
     layer: DpopLayer<R>,
     plan: Plan,
     spare: Option<Request<B>>,
-    sent: Option<Nonce>,
-    retries: u8,
+    sent: Sent,
+    budget: Budget,
+    challenged: bool,
+}
+
+/// What is to be known of a proof when its answer comes.
+struct Sent {
+    nonce: Option<Nonce>,
+    at: Now,
+    /// By the server's clock, as far as it was known.
+    dated: SystemTime,
+}
+
+impl Sent {
+    fn now<R>(layer: &DpopLayer<R>, plan: &Plan, nonce: Option<Nonce>) -> Self {
+        let at = layer.now();
+        let dated = layer.date(plan, at);
+        Self { nonce, at, dated }
+    }
 }
 
 impl<S, B, R> ResponseFuture<S, B, R>
@@ -85,20 +101,22 @@ where
         R: Replay<B>,
     {
         let spare = spare(layer.replay_policy(), &request);
-        let sent = layer.last_nonce(&plan);
-        if let Err(error) = layer.stamp(&mut request, &plan, sent.as_ref()) {
+        let sent = Sent::now(&layer, &plan, layer.last_nonce(&plan));
+        if let Err(error) = layer.stamp(&mut request, &plan, sent.nonce.as_ref(), sent.dated) {
             *service = service.clone();
             return Self::failed(error.into());
         }
         let future = service.call(request);
         let service = service.clone();
+        let budget = plan.budget();
         let attempt = Attempt {
             service,
             layer,
             plan,
             spare,
             sent,
-            retries: 0,
+            budget,
+            challenged: false,
         };
         Self {
             state: State::Calling { future },
@@ -121,14 +139,11 @@ where
             let next = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let mut response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    let nonce = this
-                        .attempt
-                        .as_mut()
-                        .and_then(|attempt| attempt.answered(&mut response));
-                    match nonce {
+                    let attempt = this.attempt.as_mut();
+                    match attempt.map(|attempt| attempt.answered(&mut response)) {
                         // Drops the answer and its future, and with it what they hold of the service.
-                        Some(nonce) => State::Reserving { nonce },
-                        None => return Poll::Ready(Ok(response)),
+                        Some(Verdict::Again { nonce }) => State::Reserving { nonce },
+                        Some(Verdict::Done) | None => return Poll::Ready(Ok(response)),
                     }
                 }
                 StateProj::Reserving { nonce } => {
@@ -136,7 +151,7 @@ where
                         unreachable!("only a signed request is sent again")
                     };
                     ready!(attempt.service.poll_ready(cx)).map_err(Into::into)?;
-                    let future = attempt.send_again(nonce.clone())?;
+                    let future = attempt.send_again(nonce.take())?;
                     State::Calling { future }
                 }
                 StateProj::Failed { error } => {
@@ -151,53 +166,100 @@ where
     }
 }
 
+enum Verdict {
+    Done,
+    Again { nonce: Option<Nonce> },
+}
+
 impl<S, B, R> Attempt<S, B, R> {
-    /// Learns from an answer. The nonce to try again with, if that is what the answer asks for and there is
-    /// something to send.
-    fn answered<ResBody>(&mut self, response: &mut Response<ResBody>) -> Option<Nonce> {
+    /// Learns from an answer. Whether to send once more, and with which nonce.
+    fn answered<ResBody>(&mut self, response: &mut Response<ResBody>) -> Verdict {
         let offered = Nonce::offered(response.headers());
-        let again = match &offered {
-            Some(offered) => self.asks_again(response, offered),
-            None => {
-                self.forget_if_refused(response);
-                false
+        if self.plan.role() == Role::AuthorizationServer {
+            // Its challenges stand in the JSON body: whoever reads that answers them, and with a client
+            // authentication of its own.
+            if let Some(offered) = &offered {
+                self.layer.learn(&self.plan, offered);
+            }
+            let sent = self.sent_proof();
+            response.extensions_mut().insert(sent);
+            return Verdict::Done;
+        }
+        let verdict = if is_refused(response, "use_dpop_nonce") {
+            event::nonce_challenge(self.plan.origin());
+            self.challenged(offered)
+        } else {
+            if let Some(offered) = &offered {
+                self.layer.learn(&self.plan, offered);
+            }
+            match is_refused(response, "invalid_dpop_proof") {
+                true => self.refused(response, offered),
+                false => Verdict::Done,
             }
         };
+        if let Verdict::Done = verdict
+            && self.budget != self.plan.budget()
+        {
+            response.extensions_mut().insert(Left(self.budget));
+        }
+        verdict
+    }
+
+    /// The server asks for a nonce. It is worth another send if it is not the one that was sent.
+    fn challenged(&mut self, offered: Option<Nonce>) -> Verdict {
+        let Some(offered) = offered else {
+            return Verdict::Done;
+        };
+        let progress = self.sent.nonce.as_ref() != Some(&offered);
+        let again = progress && self.spare.is_some() && self.budget.nonces > 0;
         // Who challenges a second time gives each nonce once, and another request took the one that was
         // learned from the first challenge. The second nonce is for this request alone.
-        if let Some(offered) = &offered
-            && !(again && self.retries > 0)
-        {
-            self.layer.learn(&self.plan, offered);
+        if !(again && self.challenged) {
+            self.layer.learn(&self.plan, &offered);
         }
-        if self.plan.role() == Role::AuthorizationServer {
-            // For whoever reads the body.
-            response
-                .extensions_mut()
-                .insert(SentNonce(self.sent.clone()));
+        if !again {
+            return Verdict::Done;
         }
-        offered.filter(|_| again)
+        self.challenged = true;
+        self.budget.nonces -= 1;
+        Verdict::Again {
+            nonce: Some(offered),
+        }
     }
 
-    /// Whether the answer asks for another nonce than the one that was sent, and there is something to send.
-    /// An authorization server's challenge stands in the JSON body: whoever reads that answers it, and with a
-    /// client authentication of its own.
-    fn asks_again<ResBody>(&self, response: &Response<ResBody>, offered: &Nonce) -> bool {
-        self.plan.role() == Role::ResourceServer
-            && self.sent.as_ref() != Some(offered)
-            && self.spare.is_some()
-            && self.retries < MAX_NONCE_RETRIES
-            && is_refused(response, "use_dpop_nonce")
+    /// The server refuses the proof. It is worth another send if our clock was the reason.
+    fn refused<ResBody>(
+        &mut self,
+        response: &Response<ResBody>,
+        offered: Option<Nonce>,
+    ) -> Verdict {
+        let sent = self.sent_proof();
+        if self
+            .layer
+            .learn_time(self.plan.origin(), response.headers(), &sent)
+        {
+            if self.spare.is_none() || self.budget.corrections == 0 {
+                return Verdict::Done;
+            }
+            self.budget.corrections -= 1;
+            return Verdict::Again {
+                nonce: offered.or(sent.nonce),
+            };
+        }
+        // Servers exist that refuse every nonce once they have stopped to ask for one. If that was not the
+        // reason, the next request costs one more challenge.
+        if let (None, Some(nonce)) = (offered, &sent.nonce) {
+            self.layer.forget(&self.plan, nonce);
+        }
+        Verdict::Done
     }
 
-    /// Servers exist that refuse every nonce once they have stopped to ask for one. If that was not the
-    /// reason, the next request costs one more challenge.
-    fn forget_if_refused<ResBody>(&self, response: &Response<ResBody>) {
-        if let Some(sent) = &self.sent
-            && self.plan.role() == Role::ResourceServer
-            && is_refused(response, "invalid_dpop_proof")
-        {
-            self.layer.forget(&self.plan, sent);
+    fn sent_proof(&self) -> SentProof {
+        SentProof {
+            nonce: self.sent.nonce.clone(),
+            at: self.sent.at,
+            dated: self.sent.dated,
+            round_trip: self.sent.at.steady.elapsed(),
         }
     }
 }
@@ -208,16 +270,17 @@ where
     R: Replay<B>,
 {
     /// Sends the spare request on the service, which is ready.
-    fn send_again(&mut self, nonce: Nonce) -> Result<S::Future, BoxError> {
+    fn send_again(&mut self, nonce: Option<Nonce>) -> Result<S::Future, BoxError> {
         let Some(mut request) = self.spare.take() else {
             unreachable!("`answered` saw the spare request")
         };
-        self.retries += 1;
-        if self.retries < MAX_NONCE_RETRIES {
+        if self.budget.nonces > 0 || self.budget.corrections > 0 {
             self.spare = spare(self.layer.replay_policy(), &request);
         }
-        self.layer.stamp(&mut request, &self.plan, Some(&nonce))?;
-        self.sent = Some(nonce);
+        self.sent = Sent::now(&self.layer, &self.plan, nonce);
+        let nonce = self.sent.nonce.as_ref();
+        self.layer
+            .stamp(&mut request, &self.plan, nonce, self.sent.dated)?;
         Ok(self.service.call(request))
     }
 }
@@ -230,9 +293,14 @@ fn is_refused<B>(response: &Response<B>, error: &str) -> bool {
     ) && challenge::has_error(response.headers(), error)
 }
 
-/// In the extensions of an authorization server's answer: the nonce that was in the request's proof.
+/// In the extensions of an authorization server's answer: what is to be known of the request's proof.
 #[derive(Debug, Clone)]
-pub(crate) struct SentNonce(pub(crate) Option<Nonce>);
+pub(crate) struct SentProof {
+    pub(crate) nonce: Option<Nonce>,
+    pub(crate) at: Now,
+    pub(crate) dated: SystemTime,
+    pub(crate) round_trip: Duration,
+}
 
 impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>
 where

@@ -1,11 +1,13 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
-use http::{HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
 use tower_layer::Layer;
 
-use super::Dpop;
+use super::{Dpop, SentProof};
 use crate::{
     AccessToken, ToAuthorizationServer,
+    budget::Budget,
+    clock::{Clock, Now, unix},
     error::{Error, Kind},
     key::DpopKey,
     nonce::{Nonce, NonceStore, Role},
@@ -22,6 +24,7 @@ use crate::{
 pub struct DpopLayer<R = CloneBody> {
     key: DpopKey,
     nonces: Arc<NonceStore>,
+    clock: Arc<Clock>,
     origin: Option<Origin>,
     allow_plain_http: bool,
     replay: R,
@@ -34,6 +37,7 @@ impl DpopLayer {
         Self {
             key,
             nonces: Arc::default(),
+            clock: Arc::default(),
             origin: None,
             allow_plain_http: false,
             replay: CloneBody,
@@ -58,10 +62,25 @@ impl<R> DpopLayer<R> {
         DpopLayer {
             key: self.key,
             nonces: self.nonces,
+            clock: self.clock,
             origin: self.origin,
             allow_plain_http: self.allow_plain_http,
             replay: policy,
         }
+    }
+
+    /// The clock that dates proofs (`iat`), in place of the system's: for devices that have the time from
+    /// elsewhere, and for tests. It is asked for each request, and must be quick. It also tells the
+    /// [`TokenLayer`](crate::TokenLayer) whether a token has ended while the machine slept, and what a date in
+    /// `Retry-After` means.
+    ///
+    /// A server whose clock differs is found out when it refuses a proof for that, by the `Date` of its answer,
+    /// and proofs for it are dated by its clock from then on: a correction for this server alone, of 24 h at
+    /// the most.
+    #[must_use]
+    pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(Clock::new(now));
+        self
     }
 
     /// Lets tokens, client secrets and proofs travel in clear, to any host.
@@ -88,6 +107,25 @@ impl<R> DpopLayer<R> {
 
     pub(crate) fn default_origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The date of a proof that is sent now.
+    pub(super) fn date(&self, plan: &Plan, now: Now) -> SystemTime {
+        self.clock.at(plan.target.origin(), now)
+    }
+
+    /// Learns the time of a server that refused a proof. Whether that was wrong enough to be the reason.
+    pub(crate) fn learn_time(&self, origin: &str, headers: &HeaderMap, sent: &SentProof) -> bool {
+        let clock = &self.clock;
+        clock.learn(origin, headers, sent.at, sent.dated, sent.round_trip)
     }
 
     pub(crate) fn check_secure(&self, origin: &str, secure: bool) -> Result<(), Error> {
@@ -138,11 +176,13 @@ impl<R> DpopLayer<R> {
         request: &mut Request<B>,
         plan: &Plan,
         nonce: Option<&Nonce>,
+        dated: SystemTime,
     ) -> Result<(), Error> {
         let (key, token) = (plan.signer.key(), plan.signer.token());
         let ath = token.map(AccessToken::ath);
         let nonce = nonce.map(Nonce::as_str);
-        let proof = Proof::for_target(request.method(), &plan.target, ath, nonce).sign(key)?;
+        let proof = Proof::for_target(request.method(), &plan.target, ath, nonce);
+        let proof = proof.sign_once(key, unix(dated))?;
         let mut proof = HeaderValue::try_from(proof).map_err(|source| {
             Error::with_source(Kind::Sign, "the proof is no header value", source)
         })?;
@@ -222,6 +262,16 @@ enum Signer {
 impl Plan {
     pub(super) fn role(&self) -> Role {
         self.signer.role()
+    }
+
+    pub(super) fn origin(&self) -> &str {
+        self.target.origin()
+    }
+
+    pub(super) fn budget(&self) -> Budget {
+        self.signer
+            .token()
+            .map_or(Budget::FULL, AccessToken::budget)
     }
 }
 

@@ -47,5 +47,5 @@ mod future;
 mod layer;
 mod service;
 
-pub(crate) use self::future::{MAX_NONCE_RETRIES, SentNonce};
+pub(crate) use self::future::SentProof;
 pub use self::{future::ResponseFuture, layer::DpopLayer, service::Dpop};

@@ -1,6 +1,6 @@
 //! Making a proof.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use http::{Method, Uri};
@@ -79,6 +79,11 @@ impl<'a> Proof<'a> {
     ///
     /// [`Error::is_sign`] if there are no random numbers or the key does not sign.
     pub fn sign(&self, key: &DpopKey) -> Result<String, Error> {
+        self.sign_once(key, clock::unix(SystemTime::now()))
+    }
+
+    /// With a `jti` of its own.
+    pub(crate) fn sign_once(&self, key: &DpopKey, issued_at: u64) -> Result<String, Error> {
         let mut random = [0; JTI_BYTES];
         getrandom::fill(&mut random).map_err(|source| {
             Error::with_source(
@@ -87,7 +92,7 @@ impl<'a> Proof<'a> {
                 source,
             )
         })?;
-        self.sign_at(key, clock::unix_now(), &BASE64URL.encode(random))
+        self.sign_at(key, issued_at, &BASE64URL.encode(random))
     }
 
     /// Signs with a given `iat`, in seconds since 1970, and a given `jti`, which nobody may have used

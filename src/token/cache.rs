@@ -1,226 +1,239 @@
-//! The token that all share, and the one fetch that all wait for.
+//! The token that all share, and the one fetch that all wait for: the tasks and timers around a [`Cell`].
 
-use std::{
-    future::Future,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::{self, Handle},
-    sync::watch,
     task::AbortHandle,
-    time::Instant,
+    time::{Instant, timeout, timeout_at},
 };
 
+use super::{
+    caught::{Panicked, caught},
+    cell::{Cell, Landing, News, Plan, Wait},
+    response::Failure,
+    state::{Ask, Fetched, Step},
+};
 use crate::{
     access_token::AccessToken,
+    clock::Clock,
     error::{Error, Kind},
+    event,
+    random::chance,
 };
 
-/// A request on its way when the token ends is refused, so the last of its life is not used: a tenth, but
-/// no more than this.
-const MAX_MARGIN: Duration = Duration::from_secs(10);
+/// A server that answers answers sooner. After it, whoever has a token that most servers still accept goes
+/// on with that one.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A fetch that takes longer will not end well. It is the whole of it: connecting, nonce retries, the body.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// When those who wait elsewhere give a fetch up that should have ended by itself: so long after its own
+/// deadline, as room for a busy machine.
+const OVERDUE: Duration = Duration::from_secs(1);
 
-/// When those who wait elsewhere give a fetch up that should have ended by itself: after its own deadline,
-/// with room for a busy machine.
-const OVERDUE: Duration = Duration::from_secs(11);
-
-/// How often a caller joins or starts a fetch that is then lost without an answer: aborted with its
-/// runtime, or panicked.
+/// How often a caller joins or starts a fetch that is then lost without an answer: aborted with its runtime,
+/// or given up.
 const MAX_ROUNDS: usize = 3;
 
-/// A token, and how long it may be used.
-pub(super) struct Fetched {
-    pub(super) token: AccessToken,
-    pub(super) life: Duration,
-}
+/// A token on its way.
+pub(super) type Fetching = Pin<Box<dyn Future<Output = Result<Fetched, Failure>> + Send>>;
 
 /// Cheap to clone; clones share the token.
-///
-/// One short lock, never held across an await or somebody else's code, and valid at every step: a
-/// poisoned lock is taken as it is.
-#[derive(Clone, Default)]
-pub(super) struct Cache(Arc<RwLock<State>>);
+#[derive(Clone)]
+pub(super) struct Cache(Arc<Inner>);
 
-#[derive(Default)]
-struct State {
-    current: Option<Current>,
-    flight: Option<Flight>,
-    flights: u64,
+struct Inner {
+    cell: Cell<About>,
+    clock: Arc<Clock>,
+    /// For the whole of a fetch: waiting for the client, connecting, nonce retries, the body.
+    timeout: Duration,
+    fetch: Box<dyn Fn() -> Fetching + Send + Sync>,
 }
 
-impl State {
-    fn usable(&self) -> Option<AccessToken> {
-        let current = self.current.as_ref()?;
-        (Instant::now() < current.usable_until).then(|| current.token.clone())
-    }
-}
-
-struct Current {
-    token: AccessToken,
-    usable_until: Instant,
-}
-
-/// The fetch under way.
-struct Flight {
-    id: u64,
-    started: Instant,
+/// What is to be known of a fetch under way.
+#[derive(Clone)]
+struct About {
     runtime: runtime::Id,
-    news: watch::Sender<News>,
-}
-
-/// What those who wait for a flight hear.
-enum News {
-    Flying,
-    Landed(Result<AccessToken, Error>),
-    /// It ended without an answer, or nobody drives it any more: plan anew.
-    Lost,
+    deadline: Instant,
 }
 
 impl Cache {
-    /// The token, if there is one to use now.
-    pub(super) fn get(&self) -> Option<AccessToken> {
-        self.read().usable()
+    /// `fetch` must do nothing but make a future: it is called in callers' tasks.
+    pub(super) fn new(
+        clock: Arc<Clock>,
+        timeout: Duration,
+        fetch: impl Fn() -> Fetching + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            cell: Cell::default(),
+            clock,
+            timeout,
+            fetch: Box::new(fetch),
+        }))
     }
 
-    /// Forgets this very token. A late refusal of an old one costs its successor nothing.
-    pub(super) fn forget(&self, token: &AccessToken) {
-        let mut state = self.write();
-        if state
-            .current
-            .as_ref()
-            .is_some_and(|current| current.token.is(token))
-        {
-            state.current = None;
+    /// The token, if there is one to use now: nobody waits for the successor of one that is due.
+    pub(super) fn get(&self) -> Option<AccessToken> {
+        let ask = Ask::default();
+        match self.0.cell.look(&ask, self.0.clock.now()) {
+            Step::Serve(token) => Some(token),
+            Step::ServeAndFetch(_) => match self.plan(&ask) {
+                (Plan::Serve(token, landing), runtime) => {
+                    self.start(landing, runtime);
+                    Some(token)
+                }
+                // It changed since.
+                (Plan::Wait(wait), runtime) => {
+                    self.start(wait.fetch, runtime);
+                    None
+                }
+                (Plan::Fail(_), _) => None,
+            },
+            Step::Wait { .. } | Step::Fail(_) => None,
         }
     }
 
-    /// The token, or the one that the fetch under way brings; `fetch` starts one if there is none.
+    /// The token, or the one that the fetch under way brings; starts one if there is none.
     ///
     /// The fetch runs in a task of its own. Whoever stops waiting neither ends nor delays it.
-    pub(super) async fn get_or_fetch<F>(&self, fetch: impl Fn() -> F) -> Result<AccessToken, Error>
-    where
-        F: Future<Output = Result<Fetched, Error>> + Send + 'static,
-    {
-        for _ in 0..MAX_ROUNDS {
-            let (mut news, _watchdog) = match self.join_or_take_off()? {
-                Plan::Use(token) => return Ok(token),
-                Plan::Join(news, watched) => (news, watched.map(|watched| self.watch(watched))),
-                Plan::TakeOff(runtime, landing, news) => {
-                    runtime.spawn(landing.fly(fetch()));
-                    (news, None)
+    pub(super) async fn wait(&self, ask: &Ask) -> Result<AccessToken, Error> {
+        let (mut lost, mut too_old) = (0, 0);
+        while lost < MAX_ROUNDS && too_old < MAX_ROUNDS {
+            let (plan, runtime) = self.plan(ask);
+            let mut wait = match plan {
+                Plan::Fail(error) => return Err(error),
+                Plan::Serve(token, landing) => {
+                    self.start(landing, runtime);
+                    return Ok(token);
                 }
+                Plan::Wait(wait) => wait,
             };
-            let news = news.wait_for(|news| !matches!(news, News::Flying)).await;
-            if let Ok(news) = news
-                && let News::Landed(answer) = &*news
-            {
-                return answer.clone();
+            let _watchdog = self.watch(&wait, runtime.as_ref());
+            self.start(wait.fetch.take(), runtime);
+            let instead = wait.instead.is_some();
+            let news = wait.news.wait_for(|news| match news {
+                News::Flying => false,
+                News::Slow => instead,
+                News::Landed(_) | News::Lost | News::Forgotten => true,
+            });
+            match news.await.as_deref() {
+                // It may have been asked for too early: plan anew.
+                Ok(News::Landed(Ok(_))) if ask.since.is_some() => too_old += 1,
+                Ok(News::Landed(Ok(token))) => return Ok(token.clone()),
+                Ok(News::Landed(Err(error))) if !instead => return Err(error.clone()),
+                // No better token soon. What there was instead may have ended meanwhile: plan anew.
+                Ok(News::Landed(Err(_)) | News::Slow | News::Forgotten) => {}
+                Ok(News::Flying | News::Lost) | Err(_) => lost += 1,
             }
+        }
+        // Nobody waits any more, but there may be a token all the same.
+        if let Step::Serve(token)
+        | Step::ServeAndFetch(token)
+        | Step::Wait {
+            instead: Some(token),
+            ..
+        } = self.0.cell.look(ask, self.0.clock.now())
+        {
+            return Ok(token);
         }
         Err(Error::new(
             Kind::Runtime,
-            "the task that fetched the token ended without an answer, more than once: it panicked, or its \
-             runtime was shut down (is the runtime's timer enabled?)",
+            "there is no token after several fetches: each ended without an answer (is the runtime being shut \
+             down?), or its token was forgotten",
         ))
     }
 
-    fn join_or_take_off(&self) -> Result<Plan, Error> {
-        let runtime = Handle::try_current();
-        let mut state = self.write();
-        if let Some(token) = state.usable() {
-            return Ok(Plan::Use(token));
-        }
-        if let Some(flight) = &state.flight {
-            let watched = runtime
-                .ok()
-                .filter(|runtime| runtime.id() != flight.runtime);
-            let watched = watched.map(|runtime| Watched {
-                runtime,
-                flight: flight.id,
-                overdue: flight.started + OVERDUE,
-            });
-            return Ok(Plan::Join(flight.news.subscribe(), watched));
-        }
-        // The runtime of now, not that in which the layer was built: it may have been another, or none.
-        let runtime = runtime.map_err(|source| {
-            Error::with_source(
-                Kind::Runtime,
-                "no Tokio runtime to fetch the token in: call the service from within one",
-                source,
-            )
-        })?;
-        state.flights += 1;
-        let (sender, news) = watch::channel(News::Flying);
-        state.flight = Some(Flight {
-            id: state.flights,
-            started: Instant::now(),
+    /// A server refused this very token. Whether it is the first to say so.
+    pub(super) fn refuse(&self, token: &AccessToken) -> bool {
+        self.0.cell.refuse(token, self.0.clock.now(), chance())
+    }
+
+    /// Forgets the token; a fetch under way brings it to nobody.
+    pub(super) fn forget(&self) {
+        self.0.cell.forget();
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.cell.is_busy()
+    }
+
+    /// The runtime is that of now, not that in which the layer was built: it may have been another, or none.
+    fn plan(&self, ask: &Ask) -> (Plan<About>, Option<Handle>) {
+        let runtime = Handle::try_current().ok();
+        let now = self.0.clock.now();
+        let about = runtime.as_ref().map(|runtime| About {
             runtime: runtime.id(),
-            news: sender,
+            deadline: now.steady + self.0.timeout,
         });
-        let landing = Landing {
-            cache: self.clone(),
-            id: state.flights,
-        };
-        Ok(Plan::TakeOff(runtime, landing, news))
+        (self.0.cell.plan(ask, now, about), runtime)
+    }
+
+    fn start(&self, landing: Option<Landing<About>>, runtime: Option<Handle>) {
+        if let (Some(landing), Some(runtime)) = (landing, runtime) {
+            let flight = runtime.spawn(self.clone().fly(landing));
+            #[cfg(test)]
+            super::simulation::took_off(&flight);
+            drop(flight);
+        }
     }
 
     /// A fetch runs in the runtime of the caller that started it. That may live on and be driven by nobody,
     /// its timers included. Those who wait in another runtime have a timer of their own, in a task of their
     /// own: a runtime without timers shall not make their request panic.
-    fn watch(&self, watched: Watched) -> Watchdog {
-        let cache = self.clone();
-        let task = watched.runtime.spawn(async move {
-            tokio::time::sleep_until(watched.overdue).await;
-            cache.end_flight(watched.flight, None);
+    fn watch(&self, wait: &Wait<About>, runtime: Option<&Handle>) -> Option<Watchdog> {
+        let runtime = runtime.filter(|runtime| runtime.id() != wait.about.runtime)?;
+        let (cell, id) = (self.0.cell.clone(), wait.id);
+        let overdue = wait.about.deadline + OVERDUE;
+        let task = runtime.spawn(async move {
+            tokio::time::sleep_until(overdue).await;
+            cell.give_up(id);
         });
-        Watchdog(task.abort_handle())
+        Some(Watchdog(task.abort_handle()))
     }
 
-    /// Ends this flight, if it has not ended yet; whoever still waits for it hears that it is lost.
-    fn end_flight(&self, id: u64, landed: Option<Result<Current, Error>>) {
-        let mut state = self.write();
-        // If it has ended, the flight there is another one's, or none.
-        let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
-            return;
-        };
-        let news = match landed {
-            Some(Ok(current)) => {
-                let token = current.token.clone();
-                state.current = Some(current);
-                News::Landed(Ok(token))
-            }
-            Some(Err(error)) => News::Landed(Err(error)),
-            None => News::Lost,
-        };
-        drop(state);
-        flight.news.send_replace(news);
+    /// The whole of a fetch, in its own task.
+    async fn fly(self, landing: Landing<About>) {
+        let asked = self.0.clock.now();
+        // Timers included: they panic in a runtime that has none.
+        let outcome = caught(self.timed(&landing)).await;
+        let outcome = outcome.unwrap_or_else(|Panicked| Err(panicked().into()));
+        match landing.land(outcome, asked, self.0.clock.now(), chance()) {
+            Some(Ok(_)) => event::token_fetched(),
+            Some(Err((error, retry_in))) => event::token_request_failed(&error, retry_in),
+            None => {}
+        }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    async fn timed(&self, landing: &Landing<About>) -> Result<Fetched, Failure> {
+        let limit = self.0.timeout;
+        let deadline = Instant::now() + limit;
+        let mut fetching = (self.0.fetch)();
+        if let Ok(outcome) = timeout(PATIENCE.min(limit), &mut fetching).await {
+            return outcome;
+        }
+        landing.slow();
+        match timeout_at(deadline, fetching).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(no_answer_within(limit).into()),
+        }
     }
 }
 
-enum Plan {
-    Use(AccessToken),
-    Join(watch::Receiver<News>, Option<Watched>),
-    TakeOff(Handle, Landing, watch::Receiver<News>),
+fn panicked() -> Error {
+    Error::new(
+        Kind::Runtime,
+        "fetching the token panicked: in the client for token requests, or because the runtime has no timers \
+         (`enable_time`)",
+    )
 }
 
-/// A flight in another runtime than that of the caller.
-struct Watched {
-    runtime: Handle,
-    flight: u64,
-    overdue: Instant,
+pub(super) fn no_answer_within(limit: Duration) -> Error {
+    Error::new(
+        Kind::Timeout,
+        format!(
+            "no access token: the token endpoint gave no answer within {} s",
+            limit.as_secs_f64()
+        ),
+    )
 }
 
 /// Sleeps no longer than the caller waits.
@@ -232,42 +245,5 @@ impl Drop for Watchdog {
     }
 }
 
-/// Ends a flight, exactly once, however it ends: by its answer, or when its task is dropped before that.
-struct Landing {
-    cache: Cache,
-    id: u64,
-}
-
-impl Landing {
-    async fn fly<F>(self, fetch: F)
-    where
-        F: Future<Output = Result<Fetched, Error>>,
-    {
-        // The life of a token counts from before the server could have made it.
-        let started = Instant::now();
-        let answer = match tokio::time::timeout(FETCH_TIMEOUT, fetch).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::new(
-                Kind::Timeout,
-                format!(
-                    "no access token: the token endpoint gave no answer within {} s",
-                    FETCH_TIMEOUT.as_secs()
-                ),
-            )),
-        };
-        let landed = answer.map(|fetched| {
-            let margin = MAX_MARGIN.min(fetched.life / 10);
-            Current {
-                token: fetched.token,
-                usable_until: started + (fetched.life - margin),
-            }
-        });
-        self.cache.end_flight(self.id, Some(landed));
-    }
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.cache.end_flight(self.id, None);
-    }
-}
+#[cfg(test)]
+mod tests;

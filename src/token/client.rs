@@ -1,26 +1,34 @@
 use std::{
-    future::{Future, poll_fn},
-    pin::Pin,
+    error::Error as StdError,
+    future::poll_fn,
+    io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, response::Parts};
+use http::{Request, Response, StatusCode, Uri, response::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use tokio::time::timeout;
 use tower_service::Service;
+use zeroize::Zeroizing;
 
 use super::{
-    TokenRequest,
-    cache::Fetched,
-    response::{self, TokenResponse},
+    TokenParameters, TokenRequest,
+    cache::{Fetching, no_answer_within},
+    refresh::RefreshToken,
+    response::{self, Failure, TokenResponse},
+    state::Fetched,
 };
 use crate::{
     access_token::{AccessToken, ToAuthorizationServer},
     audience::Audience,
+    budget::Budget,
     challenge,
-    dpop::{Dpop, DpopLayer, MAX_NONCE_RETRIES, SentNonce},
+    dpop::{Dpop, DpopLayer, SentProof},
     error::{BoxError, Error, Kind},
+    event,
     nonce::Nonce,
     origin::Origin,
     replay::NoReplay,
@@ -29,11 +37,13 @@ use crate::{
 /// The largest answers in the field hold a few signed tokens; this is room for ten times that.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-type FetchFuture = Pin<Box<dyn Future<Output = Result<Fetched, Error>> + Send>>;
+/// The life of a token whose answer does not tell it: short enough not to be wrong for long, long enough
+/// not to ask all the time.
+const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
 /// The user's client, whatever its type.
 pub(super) trait FetchToken: Send + Sync {
-    fn fetch(&self) -> FetchFuture;
+    fn fetch(self: Arc<Self>, parameters: TokenParameters) -> Fetching;
 }
 
 /// Asks an authorization server for a token, through a client that is wrapped in the stack's own `Dpop`:
@@ -41,7 +51,7 @@ pub(super) trait FetchToken: Send + Sync {
 pub(super) struct TokenClient<C> {
     /// Locked to be cloned: a client need not be `Sync`.
     service: Mutex<Dpop<C, NoReplay>>,
-    exchange: Arc<Exchange>,
+    exchange: Exchange,
 }
 
 /// All that a fetch needs to know.
@@ -52,6 +62,8 @@ struct Exchange {
     authorization_server: ToAuthorizationServer,
     dpop: DpopLayer<NoReplay>,
     audience: Audience,
+    /// Not only locked but held while it is on its way: it is used once at a time, whatever is asked for.
+    refresh: Option<tokio::sync::Mutex<RefreshToken>>,
 }
 
 impl<C> TokenClient<C> {
@@ -70,14 +82,16 @@ impl<C> TokenClient<C> {
         let origin = target.to_origin();
         let authorization_server = ToAuthorizationServer::new(Audience::origins([&origin])?);
         let service = Mutex::new(Dpop::new(client, dpop.clone()));
-        let exchange = Arc::new(Exchange {
+        let refresh = request.refresh().map(tokio::sync::Mutex::new);
+        let exchange = Exchange {
             request,
             endpoint,
             origin,
             authorization_server,
             dpop,
             audience,
-        });
+            refresh,
+        };
         Ok(Self { service, exchange })
     }
 }
@@ -91,72 +105,199 @@ where
     ResBody::Data: Send,
     ResBody::Error: Into<BoxError>,
 {
-    fn fetch(&self) -> FetchFuture {
-        let service = self
-            .service
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let exchange = Arc::clone(&self.exchange);
-        Box::pin(async move { exchange.run(service).await })
+    fn fetch(self: Arc<Self>, parameters: TokenParameters) -> Fetching {
+        Box::pin(async move {
+            // In the task, where a panic of the client's `clone` hurts no caller.
+            let service = self.service.lock();
+            let service = service.unwrap_or_else(PoisonError::into_inner).clone();
+            self.exchange.run(service, &parameters).await
+        })
     }
 }
 
 impl Exchange {
-    async fn run<C, ResBody>(&self, mut service: Dpop<C, NoReplay>) -> Result<Fetched, Error>
+    async fn run<C, ResBody>(
+        &self,
+        service: Dpop<C, NoReplay>,
+        parameters: &TokenParameters,
+    ) -> Result<Fetched, Failure>
     where
         C: Service<Request<Full<Bytes>>, Response = Response<ResBody>> + Clone,
         C::Error: Into<BoxError>,
         ResBody: Body,
         ResBody::Error: Into<BoxError>,
     {
-        let mut retries = 0;
+        let Some(refresh) = &self.refresh else {
+            let answer = self.ask(service, parameters, None).await?;
+            return self.fetched(&answer);
+        };
+        let limit = self.request.time_limit();
+        // Not for ever: once it is sent, there must be time to wait for the answer. Whoever gives that up loses
+        // the next refresh token with it.
+        let refresh = timeout(limit, refresh.lock()).await;
+        let mut refresh = refresh.map_err(|_| in_use(limit))?;
+        // If the last time it could not be.
+        let stored = self.store(&mut refresh).await;
+        let held = Zeroizing::new(refresh.value().to_owned());
+        let answer = timeout(limit, self.ask(service, parameters, Some(&mut refresh))).await;
+        // Not once more what could not be a moment ago.
+        if stored || refresh.value() != *held {
+            self.store(&mut refresh).await;
+        }
+        match answer.unwrap_or_else(|_| Err(no_answer_within(limit).into())) {
+            Ok(answer) => self.fetched(&answer),
+            Err(failure) => Err(Failure {
+                error: refresh.failed(failure.error),
+                ..failure
+            }),
+        }
+    }
+
+    /// Asks until there is an answer that is about the token.
+    async fn ask<C, ResBody>(
+        &self,
+        mut service: Dpop<C, NoReplay>,
+        parameters: &TokenParameters,
+        mut refresh: Option<&mut RefreshToken>,
+    ) -> Result<TokenResponse, Failure>
+    where
+        C: Service<Request<Full<Bytes>>, Response = Response<ResBody>> + Clone,
+        C::Error: Into<BoxError>,
+        ResBody: Body,
+        ResBody::Error: Into<BoxError>,
+    {
+        let mut budget = Budget::FULL;
         loop {
-            let mut request = self.request.build(&self.endpoint);
+            let token = refresh.as_deref().map(RefreshToken::value);
+            let mut request = self.request.build(&self.endpoint, parameters, token);
+            let secrets = self.request.secrets(token);
             request
                 .extensions_mut()
                 .insert(self.authorization_server.clone());
             poll_fn(|cx| service.poll_ready(cx))
                 .await
                 .map_err(not_sent)?;
-            let response = service.call(request).await.map_err(not_sent)?;
+            if let Some(refresh) = &mut refresh {
+                refresh.begin()?;
+            }
+            let response = match service.call(request).await {
+                Ok(response) => response,
+                Err(error) => {
+                    if let Some(refresh) = &mut refresh
+                        && never_left(&*error)
+                    {
+                        refresh.kept();
+                    }
+                    return Err(not_sent(error).into());
+                }
+            };
 
             let (head, body) = response.into_parts();
+            // The status says it: whatever becomes of the body.
+            if let Some(refresh) = &mut refresh
+                && !is_doubtful(head.status)
+            {
+                refresh.kept();
+            }
             let body = read(body).await?;
-            let sent = head
-                .extensions
-                .get()
-                .and_then(|SentNonce(sent)| sent.as_ref());
+            if let Some(refresh) = &mut refresh
+                && let Some(new) = response::refresh_token(head.status, &body)
+            {
+                refresh.answered(new);
+            }
             let offered = Nonce::offered(&head.headers);
-            let progress = offered.is_some() && offered.as_ref() != sent;
-            if progress && retries < MAX_NONCE_RETRIES && asks_for_nonce(&head, &body) {
-                retries += 1;
+            let sent = head.extensions.get::<SentProof>();
+            let progress =
+                offered.is_some() && offered.as_ref() != sent.and_then(|sent| sent.nonce.as_ref());
+            if progress && budget.nonces > 0 && asks_for_nonce(&head, &body) {
+                event::nonce_challenge(self.origin.as_str());
+                budget.nonces -= 1;
                 continue;
             }
-            let answer =
-                response::parse(head.status, &head.headers, &body, &self.request.secrets());
-            if let (Some(sent), None, Err(error)) = (sent, offered, &answer)
-                && error
-                    .oauth_error()
-                    .is_some_and(|error| error.code() == "invalid_dpop_proof")
+            if response::refuses_proof(head.status, &body)
+                && let Some(sent) = sent
             {
-                // As at a resource server: it may have stopped to give nonces.
-                self.dpop
-                    .forget_authorization_servers(self.origin.as_str(), sent);
+                if self
+                    .dpop
+                    .learn_time(self.origin.as_str(), &head.headers, sent)
+                {
+                    if budget.corrections > 0 {
+                        budget.corrections -= 1;
+                        continue;
+                    }
+                } else if let (None, Some(nonce)) = (&offered, &sent.nonce) {
+                    // As at a resource server: it may have stopped to give nonces.
+                    self.dpop
+                        .forget_authorization_servers(self.origin.as_str(), nonce);
+                }
             }
-            return self.fetched(&answer?);
+            let answer = response::parse(head.status, &head.headers, &body, &secrets);
+            return answer.map_err(|error| Failure {
+                error,
+                retry_after: response::retry_after(&head.headers, self.dpop.now().wall),
+            });
         }
     }
 
-    fn fetched(&self, answer: &TokenResponse) -> Result<Fetched, Error> {
+    /// Whether nothing is left to be stored. What cannot be is used all the same.
+    async fn store(&self, refresh: &mut RefreshToken) -> bool {
+        let Err(error) = refresh.store().await else {
+            return true;
+        };
+        // Who could not write it may say what.
+        let secrets = self.request.secrets(Some(refresh.value()));
+        event::refresh_token_not_stored(&response::clean(&error.to_string(), &secrets));
+        false
+    }
+
+    fn fetched(&self, answer: &TokenResponse) -> Result<Fetched, Failure> {
         let token = AccessToken::new(&answer.access_token, self.dpop.key(), self.audience.clone());
         // No header can carry it, or it is bound to another key: the server's mistake, not the program's.
         let token = token.map_err(|error| Error::new(Kind::BadResponse, error.to_string()))?;
-        Ok(Fetched {
-            token,
-            life: answer.life,
-        })
+        let life = answer.life.unwrap_or_else(|| {
+            event::expires_in_unusable(DEFAULT_LIFE);
+            DEFAULT_LIFE
+        });
+        Ok(Fetched { token, life })
     }
+}
+
+fn in_use(limit: Duration) -> Error {
+    Error::new(
+        Kind::Timeout,
+        format!(
+            "no access token: the refresh token was in use for other access tokens for {} s",
+            limit.as_secs_f64()
+        ),
+    )
+}
+
+/// The server may have used the refresh token up, though this answer does not say so: something between may
+/// have lost its own. An answer that the server made for a failure of its own counts as none of these: most undo
+/// what they began, and every hiccup would else cost the grant.
+fn is_doubtful(status: StatusCode) -> bool {
+    status.is_success()
+        || matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+        )
+}
+
+/// Whether an error tells that the request was never sent: there was no connection. What is not surely one of
+/// these may have left.
+fn never_left(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let refused = error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        // hyper-util's client says so of name lookup, TCP and TLS; its type is not known here.
+        if refused || error.is::<Error>() || error.to_string() == "client error (Connect)" {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The challenge stands in the body (RFC 9449, section 8); servers exist that write it as an API would.

@@ -13,11 +13,13 @@ use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::TokenLayer;
+use super::{cache::Cache, state::Ask};
 use crate::{
     access_token::AccessToken,
+    budget::{Budget, Left},
     challenge,
     error::{BoxError, Error, Kind},
+    event,
     replay::{Replay, spare},
 };
 
@@ -47,16 +49,17 @@ pin_project! {
 
 /// What is needed when an answer refuses the token.
 struct Sent<S, B, R> {
-    stack: Stack<S, R>,
+    service: S,
+    stack: Stack<R>,
     token: AccessToken,
     spare: Option<Request<B>>,
 }
 
-/// The service below, not ready, and what the layer knows.
-struct Stack<S, R> {
-    service: S,
-    layer: TokenLayer<R>,
-    dpop_below: Arc<AtomicBool>,
+/// What a request needs to know, besides the service below.
+pub(super) struct Stack<R> {
+    pub(super) cache: Cache,
+    pub(super) replay: R,
+    pub(super) dpop_below: Arc<AtomicBool>,
 }
 
 impl<S, B, R> ResponseFuture<S, B, R>
@@ -78,8 +81,7 @@ where
     /// Sends on `service`, which is ready; its clone is for later, and made ready then.
     pub(super) fn now(
         service: &mut S,
-        layer: TokenLayer<R>,
-        dpop_below: &Arc<AtomicBool>,
+        stack: Stack<R>,
         token: AccessToken,
         mut request: Request<B>,
     ) -> Self
@@ -87,24 +89,20 @@ where
         S: Clone,
         R: Replay<B>,
     {
-        let spare = spare(layer.replay_policy(), &request);
-        request
-            .extensions_mut()
-            .insert(token.for_request(dpop_below));
+        let spare = spare(&stack.replay, &request);
+        let handle = token.for_request(&stack.dpop_below, Budget::FULL);
+        request.extensions_mut().insert(handle);
         let future = service.call(request);
-        let stack = Stack {
+        let sent = Sent {
             service: service.clone(),
-            layer,
-            dpop_below: Arc::clone(dpop_below),
+            stack,
+            token,
+            spare,
         };
         Self {
             state: State::Sent {
                 future,
-                sent: Some(Sent {
-                    stack,
-                    token,
-                    spare,
-                }),
+                sent: Some(sent),
             },
         }
     }
@@ -120,20 +118,15 @@ where
     R: Replay<B> + Send + Sync + 'static,
 {
     /// Waits for a token, makes `service` ready and sends.
-    pub(super) fn later(
-        service: S,
-        layer: TokenLayer<R>,
-        dpop_below: &Arc<AtomicBool>,
-        request: Request<B>,
-    ) -> Self {
-        let stack = Stack {
-            service,
-            layer,
-            dpop_below: Arc::clone(dpop_below),
+    pub(super) fn later(service: S, stack: Stack<R>, ask: Ask, request: Request<B>) -> Self {
+        let wish = Wish {
+            ask,
+            refused: None,
+            budget: Budget::FULL,
         };
         Self {
             state: State::Waiting {
-                future: Box::pin(stack.fetch_and_send(request, None)),
+                future: Box::pin(stack.fetch_and_send(service, request, wish)),
             },
         }
     }
@@ -192,29 +185,56 @@ where
     ResBody: Send + 'static,
     R: Replay<B> + Send + Sync + 'static,
 {
-    fn answered(self, response: Response<ResBody>) -> Result<Answer<Response<ResBody>>, BoxError> {
-        self.stack.check_order()?;
-        if !refuses_token(&response) {
-            return Ok(Answer::Done(response));
-        }
-        self.stack.layer.forget(&self.token);
-        Ok(match self.spare {
-            Some(again) => {
-                Answer::Renew(Box::pin(self.stack.fetch_and_send(again, Some(response))))
+    fn answered(
+        self,
+        mut response: Response<ResBody>,
+    ) -> Result<Answer<Response<ResBody>>, BoxError> {
+        let budget = self.stack.read(&mut response, &self.token, Budget::FULL)?;
+        Ok(match (budget, self.spare) {
+            (Some(budget), Some(again)) => {
+                let wish = Wish::better_than(self.token, response, budget);
+                Answer::Renew(Box::pin(self.stack.fetch_and_send(
+                    self.service,
+                    again,
+                    wish,
+                )))
             }
-            None => Answer::Done(response),
+            _ => Answer::Done(response),
         })
     }
 }
 
-impl<S, R> Stack<S, R> {
-    /// The rare way: waits for a token and sends; if the answer refuses that token and none was refused
-    /// before, once more. `refused` is the answer that refused the last token. It is kept until there is a
-    /// better one: without a new token, it is what the server has to say.
-    async fn fetch_and_send<B, ResBody>(
-        mut self,
+/// What the next send of a request needs.
+struct Wish<Res> {
+    ask: Ask,
+    /// The answer that refused the last token. It is kept until there is a better one: without a new token,
+    /// it is what the server has to say.
+    refused: Option<Res>,
+    budget: Budget,
+}
+
+impl<Res> Wish<Res> {
+    /// After an answer that refused `token`.
+    fn better_than(token: AccessToken, refused: Res, budget: Budget) -> Self {
+        Self {
+            ask: Ask {
+                but: Some(token),
+                since: None,
+            },
+            refused: Some(refused),
+            budget,
+        }
+    }
+}
+
+impl<R> Stack<R> {
+    /// The rare way: waits for a token and sends; if the answer refuses that token, once more, as far as the
+    /// budget goes.
+    async fn fetch_and_send<S, B, ResBody>(
+        self,
+        mut service: S,
         mut request: Request<B>,
-        mut refused: Option<Response<ResBody>>,
+        mut wish: Wish<Response<ResBody>>,
     ) -> Result<Response<ResBody>, BoxError>
     where
         S: Service<Request<B>, Response = Response<ResBody>>,
@@ -222,48 +242,48 @@ impl<S, R> Stack<S, R> {
         R: Replay<B>,
     {
         loop {
-            let token = match (self.layer.token().await, refused.take()) {
-                (Ok(token), None) => token,
-                (Ok(token), Some(response)) => {
-                    drop(response);
-                    return self.send(request, &token).await;
-                }
+            let token = match (self.cache.wait(&wish.ask).await, wish.refused) {
+                (Ok(token), _) => token,
                 (Err(_), Some(response)) => return Ok(response),
                 (Err(error), None) => return Err(error.into()),
             };
-            let spare = spare(self.layer.replay_policy(), &request);
-            let response = self.send(request, &token).await?;
-            match spare {
-                Some(again) if refuses_token(&response) => {
+            let spare = spare(&self.replay, &request);
+            let handle = token.for_request(&self.dpop_below, wish.budget);
+            request.extensions_mut().insert(handle);
+            poll_fn(|cx| service.poll_ready(cx))
+                .await
+                .map_err(Into::into)?;
+            let mut response = service.call(request).await.map_err(Into::into)?;
+            match (self.read(&mut response, &token, wish.budget)?, spare) {
+                (Some(budget), Some(again)) => {
                     request = again;
-                    refused = Some(response);
+                    wish = Wish::better_than(token, response, budget);
                 }
                 _ => return Ok(response),
             }
         }
     }
 
-    async fn send<B, ResBody>(
-        &mut self,
-        mut request: Request<B>,
+    /// Reads an answer to a request that was sent with `token`. What is left of the budget, if it refuses the
+    /// token and may be answered by another send.
+    fn read<ResBody>(
+        &self,
+        response: &mut Response<ResBody>,
         token: &AccessToken,
-    ) -> Result<Response<ResBody>, BoxError>
-    where
-        S: Service<Request<B>, Response = Response<ResBody>>,
-        S::Error: Into<BoxError>,
-    {
-        request
-            .extensions_mut()
-            .insert(token.for_request(&self.dpop_below));
-        poll_fn(|cx| self.service.poll_ready(cx))
-            .await
-            .map_err(Into::into)?;
-        let response = self.service.call(request).await.map_err(Into::into)?;
+        budget: Budget,
+    ) -> Result<Option<Budget>, BoxError> {
         self.check_order()?;
-        if refuses_token(&response) {
-            self.layer.forget(token);
+        let left = response.extensions_mut().remove::<Left>();
+        if !refuses_token(response) {
+            return Ok(None);
         }
-        Ok(response)
+        if self.cache.refuse(token) {
+            event::token_refused();
+        }
+        let Left(mut budget) = left.unwrap_or(Left(budget));
+        let again = budget.corrections > 0;
+        budget.corrections = 0;
+        Ok(again.then_some(budget))
     }
 
     /// Without a `Dpop` below, the request went out with no token, and its answer means nothing.

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -8,13 +8,17 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Token, TokenRequest,
+    ForceRenewal, Token, TokenParameters, TokenRequest,
     cache::Cache,
     client::{FetchToken, TokenClient},
+    partitions::Partitions,
+    refresh::STORE_TIMEOUT,
+    state::Ask,
 };
 use crate::{
     access_token::{AccessToken, ToAuthorizationServer},
     audience::Audience,
+    clock::Clock,
     dpop::DpopLayer,
     error::{BoxError, Error},
     origin::{Origin, Target},
@@ -26,11 +30,32 @@ use crate::{
 /// A cheap handle: clones, and the services made from them, share the token.
 #[derive(Clone)]
 pub struct TokenLayer<R = CloneBody> {
-    client: Arc<dyn FetchToken>,
-    cache: Cache,
+    tokens: Arc<Tokens>,
     audience: Audience,
     origin: Option<Origin>,
     replay: R,
+}
+
+/// All tokens of a layer, and how more are had.
+struct Tokens {
+    partitions: Partitions,
+    make: Make,
+}
+
+/// What a token's cache is made of.
+struct Make {
+    client: Arc<dyn FetchToken>,
+    clock: Arc<Clock>,
+    timeout: Duration,
+}
+
+impl Make {
+    fn cache(&self, parameters: &TokenParameters) -> Cache {
+        let (client, parameters) = (Arc::clone(&self.client), parameters.clone());
+        Cache::new(Arc::clone(&self.clock), self.timeout, move || {
+            Arc::clone(&client).fetch(parameters.clone())
+        })
+    }
 }
 
 impl<R: Clone> TokenLayer<R> {
@@ -60,10 +85,25 @@ impl<R: Clone> TokenLayer<R> {
     {
         // A token request is made anew for each sending, never repeated.
         let for_client = dpop.clone().replay(NoReplay);
+        // Room for waiting until a refresh token is free, for storing one that was left over, and the one that
+        // comes.
+        let limit = request.time_limit();
+        let more = request
+            .refresh()
+            .map_or(Duration::ZERO, |_| limit.saturating_add(STORE_TIMEOUT * 2));
+        let timeout = limit.saturating_add(more);
         let client = TokenClient::new(for_client, client, request, audience.clone())?;
-        Ok(Self {
+        let make = Make {
             client: Arc::new(client),
-            cache: Cache::default(),
+            clock: Arc::clone(dpop.clock()),
+            timeout,
+        };
+        let tokens = Tokens {
+            partitions: Partitions::new(make.cache(&TokenParameters::new())),
+            make,
+        };
+        Ok(Self {
+            tokens: Arc::new(tokens),
             audience,
             origin: dpop.default_origin().cloned(),
             replay: dpop.replay_policy().clone(),
@@ -72,6 +112,36 @@ impl<R: Clone> TokenLayer<R> {
 }
 
 impl<R> TokenLayer<R> {
+    /// The token itself, fetched if there is none to use now: before the first request, so that it need not
+    /// wait, or for uses that are no requests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_token_request`]: there is none, for the reason that a request would be told.
+    /// [`Error::is_sign`]: the token request could not be signed.
+    pub async fn access_token(&self) -> Result<AccessToken, Error> {
+        self.cache(None)?.wait(&Ask::default()).await
+    }
+
+    /// The same for requests with these [`TokenParameters`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`access_token`](Self::access_token), and [`Error::is_config`] if a resource is none.
+    pub async fn access_token_for(
+        &self,
+        parameters: &TokenParameters,
+    ) -> Result<AccessToken, Error> {
+        self.cache(Some(parameters))?.wait(&Ask::default()).await
+    }
+
+    /// Forgets all tokens. The next request fetches its token anew; one that waits for a token does so, too.
+    ///
+    /// The authorization server is not told: a token that somebody else has remains good until it ends.
+    pub fn forget_tokens(&self) {
+        self.tokens.partitions.forget_all();
+    }
+
     /// Whether a request is to have a token of ours.
     pub(super) fn serves<B>(&self, request: &Request<B>) -> Result<bool, Error> {
         if request
@@ -90,18 +160,21 @@ impl<R> TokenLayer<R> {
         Ok(!own && self.audience.allows(target.origin()))
     }
 
-    /// The token, if there is one to use now.
-    pub(super) fn cached(&self) -> Option<AccessToken> {
-        self.cache.get()
+    /// The token for a request, taking along what the request asks for.
+    pub(super) fn take_wish<B>(&self, request: &mut Request<B>) -> Result<(Cache, Ask), Error> {
+        let parameters = request.extensions_mut().remove::<TokenParameters>();
+        let renewal = request.extensions_mut().remove::<ForceRenewal>();
+        let ask = Ask {
+            but: None,
+            since: renewal.map(ForceRenewal::since),
+        };
+        Ok((self.cache(parameters.as_ref())?, ask))
     }
 
-    /// The token, fetched if there is none to use now.
-    pub(super) async fn token(&self) -> Result<AccessToken, Error> {
-        self.cache.get_or_fetch(|| self.client.fetch()).await
-    }
-
-    pub(super) fn forget(&self, token: &AccessToken) {
-        self.cache.forget(token);
+    fn cache(&self, parameters: Option<&TokenParameters>) -> Result<Cache, Error> {
+        parameters.map_or(Ok(()), TokenParameters::check)?;
+        let make = |parameters: &TokenParameters| self.tokens.make.cache(parameters);
+        Ok(self.tokens.partitions.get(parameters, make))
     }
 
     pub(super) fn replay_policy(&self) -> &R {

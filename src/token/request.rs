@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
@@ -10,14 +10,20 @@ use http::{
 use http_body_util::Full;
 use zeroize::Zeroizing;
 
+use super::{
+    TokenParameters,
+    extensions::check_resource,
+    refresh::{RefreshToken, Store},
+};
 use crate::{
-    error::Error,
+    error::{BoxError, Error},
     origin::{Target, printable},
 };
 
 /// What this crate writes itself; a second one of these would be read by some servers and not by others.
-const RESERVED: [&str; 6] = [
+const RESERVED: [&str; 7] = [
     "grant_type",
+    "refresh_token",
     "client_id",
     "client_secret",
     "scope",
@@ -27,6 +33,16 @@ const RESERVED: [&str; 6] = [
 
 /// Parameters whose values are no secrets; an error that names them helps.
 const PUBLIC: [&str; 3] = ["scope", "resource", "audience"];
+
+/// A healthy server answers within a second; one that has not after this will not.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A refresh token is sent once. Giving its answer up may cost the grant, so it has more time.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is outside of these is a mistake of units.
+const TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(3600);
 
 /// How a token is asked for: the grant, the client and how it shows who it is (RFC 6749).
 ///
@@ -44,8 +60,19 @@ pub struct TokenRequest {
     endpoint: String,
     client_id: String,
     authentication: ClientAuthentication,
+    grant: Grant,
+    retry_lost_refresh: bool,
+    store: Option<Arc<Store>>,
+    timeout: Duration,
     /// `resource` may stand more than once (RFC 8707, section 2).
     parameters: Vec<(String, String)>,
+}
+
+/// What the token is given for.
+#[derive(Clone)]
+enum Grant {
+    ClientCredentials,
+    RefreshToken(Zeroizing<String>),
 }
 
 /// How the client authenticates: RFC 6749, section 2.3.1, by the names of RFC 7591, section 2.
@@ -68,8 +95,77 @@ impl TokenRequest {
             endpoint: token_endpoint.into(),
             client_id: client_id.into(),
             authentication: ClientAuthentication::None,
+            grant: Grant::ClientCredentials,
+            retry_lost_refresh: false,
+            store: None,
+            timeout: TIMEOUT,
             parameters: Vec::new(),
         }
+    }
+
+    /// The refresh token grant (RFC 6749, section 6), without client authentication unless one of the
+    /// `client_secret_*` methods adds it.
+    ///
+    /// A refresh token that comes with an answer takes the place of the last one; where none comes, the last
+    /// one stays. It is sent once at a time. If an answer is lost on its way, it is not sent again, since it
+    /// may have been used up: [`Error::is_grant_uncertain`]. What failed before there was a connection counts
+    /// as not sent, as hyper's client tells it. Give the client a timeout for connecting that is shorter than
+    /// this request's, or nobody can tell.
+    ///
+    /// The refresh token of a public client is bound to the key that it was first asked for with (RFC 9449,
+    /// section 5): load that key.
+    #[must_use]
+    pub fn refresh_token(
+        token_endpoint: impl Into<String>,
+        client_id: impl Into<String>,
+        refresh_token: impl Into<String>,
+    ) -> Self {
+        Self {
+            grant: Grant::RefreshToken(Zeroizing::new(refresh_token.into())),
+            timeout: REFRESH_TIMEOUT,
+            ..Self::client_credentials(token_endpoint, client_id)
+        }
+    }
+
+    /// `store` gets each new refresh token, to keep it past a restart. It is called, and its future awaited,
+    /// before the access token that came along is used: each time for 10 s at the most, which
+    /// [`timeout`](Self::timeout) does not count.
+    ///
+    /// If it fails, it is called twice more, and then again before the next refresh; the access token is used
+    /// all the same.
+    #[must_use]
+    pub fn store_refresh_token<S, F>(mut self, store: S) -> Self
+    where
+        S: Fn(String) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.store = Some(Arc::new(move |token| Box::pin(store(token))));
+        self
+    }
+
+    /// After an answer that was lost, sends the same refresh token once more.
+    ///
+    /// # Security
+    ///
+    /// For servers that accept a refresh token again for a while, as FAPI 2.0 (section 5.3.2.1) has them. Others
+    /// take it for theft and revoke the grant, with all of its tokens (RFC 9700, section 4.14.2).
+    #[must_use]
+    pub fn retry_lost_refresh(mut self) -> Self {
+        self.retry_lost_refresh = true;
+        self
+    }
+
+    /// How long a token request may take, with all it needs: waiting for the client to be ready, connecting,
+    /// nonce retries, reading the answer. 10 s unless set, 60 s for a refresh token; from 1 ms to 1 h.
+    /// A refresh token that is in use for another combination of [`TokenParameters`] is waited for as long
+    /// again.
+    ///
+    /// It has nothing to do with how long a request to the API may take: a caller that gives up does not end
+    /// the token request.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 
     /// Authenticates by the secret in the request's body.
@@ -136,6 +232,22 @@ impl TokenRequest {
         if self.client_id.is_empty() {
             return Err(Error::config("the client id is empty"));
         }
+        match &self.grant {
+            Grant::RefreshToken(token) if token.is_empty() => {
+                return Err(Error::config("the refresh token is empty"));
+            }
+            Grant::ClientCredentials if self.store.is_some() || self.retry_lost_refresh => {
+                return Err(Error::config(
+                    "`store_refresh_token` and `retry_lost_refresh` are for grants that have a refresh token",
+                ));
+            }
+            _ => {}
+        }
+        if !TIMEOUTS.contains(&self.timeout) {
+            return Err(Error::config(
+                "the timeout of token requests is less than a millisecond or more than an hour",
+            ));
+        }
         let scopes = self
             .parameters
             .iter()
@@ -149,11 +261,8 @@ impl TokenRequest {
                     printable(name)
                 )));
             }
-            if name == "resource" && !is_resource(value) {
-                return Err(Error::config(format!(
-                    "the resource `{}` is no absolute URI without fragment (RFC 8707, section 2)",
-                    printable(value)
-                )));
+            if name == "resource" {
+                check_resource(value)?;
             }
         }
         Ok((uri, target))
@@ -171,11 +280,43 @@ impl TokenRequest {
         ))
     }
 
-    /// A request to `endpoint`, made anew for every attempt.
-    pub(crate) fn build(&self, endpoint: &Uri) -> Request<Full<Bytes>> {
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The refresh token to begin with, if that is the grant.
+    pub(super) fn refresh(&self) -> Option<RefreshToken> {
+        match &self.grant {
+            Grant::ClientCredentials => None,
+            Grant::RefreshToken(token) => Some(RefreshToken::new(
+                token.clone(),
+                self.retry_lost_refresh,
+                self.store.clone(),
+            )),
+        }
+    }
+
+    /// A request to `endpoint`, made anew for every attempt: with the refresh token of now, if that is the
+    /// grant.
+    pub(crate) fn build(
+        &self,
+        endpoint: &Uri,
+        parameters: &TokenParameters,
+        refresh_token: Option<&str>,
+    ) -> Request<Full<Bytes>> {
         let mut body = Serializer::new(String::new());
-        body.append_pair("grant_type", "client_credentials");
-        body.extend_pairs(&self.parameters);
+        match refresh_token {
+            None => {
+                body.append_pair("grant_type", "client_credentials");
+            }
+            Some(refresh_token) => {
+                body.append_pair("grant_type", "refresh_token");
+                body.append_pair("refresh_token", refresh_token);
+            }
+        }
+        let own = self.parameters.iter();
+        body.extend_pairs(own.filter(|(name, _)| !parameters.replace(name)));
+        body.extend_pairs(parameters.pairs());
         let mut authorization = None;
         match &self.authentication {
             ClientAuthentication::None => {
@@ -204,9 +345,9 @@ impl TokenRequest {
         request
     }
 
-    /// What must not show in any error: the client's secret and the values of parameters that nobody here
-    /// knows, as they are and as they are sent.
-    pub(crate) fn secrets(&self) -> Vec<Zeroizing<String>> {
+    /// What must not show in any error: the client's secret, the refresh token and the values of parameters
+    /// that nobody here knows, as they are and as they are sent.
+    pub(crate) fn secrets(&self, refresh_token: Option<&str>) -> Vec<Zeroizing<String>> {
         let unknown = self
             .parameters
             .iter()
@@ -214,6 +355,7 @@ impl TokenRequest {
         let mut secrets: Vec<_> = unknown
             .map(|(_, value)| Zeroizing::new(value.clone()))
             .collect();
+        secrets.extend(refresh_token.map(|token| Zeroizing::new(token.to_owned())));
         match &self.authentication {
             ClientAuthentication::None => {}
             ClientAuthentication::SecretPost(secret)
@@ -250,18 +392,6 @@ fn basic(id: &str, secret: &str) -> HeaderValue {
     value
 }
 
-/// An absolute URI of any scheme, such as `urn:example:api`.
-fn is_resource(text: &str) -> bool {
-    let Some((scheme, rest)) = text.split_once(':') else {
-        return false;
-    };
-    let mut scheme = scheme.bytes();
-    scheme.next().is_some_and(|b| b.is_ascii_alphabetic())
-        && scheme.all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-        && !rest.is_empty()
-        && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-}
-
 impl fmt::Debug for TokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authentication = match &self.authentication {
@@ -269,9 +399,14 @@ impl fmt::Debug for TokenRequest {
             ClientAuthentication::SecretBasic(_) => "client_secret_basic",
             ClientAuthentication::SecretPost(_) => "client_secret_post",
         };
+        let grant = match &self.grant {
+            Grant::ClientCredentials => "client_credentials",
+            Grant::RefreshToken(_) => "refresh_token",
+        };
         // Values of further parameters, and the endpoint's query, may be secrets.
         let names: Vec<&str> = self.parameters.iter().map(|(name, _)| &**name).collect();
         f.debug_struct("TokenRequest")
+            .field("grant_type", &grant)
             .field("client_id", &self.client_id)
             .field("client_authentication", &authentication)
             .field("parameters", &names)

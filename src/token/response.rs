@@ -1,19 +1,15 @@
 //! Reading an answer of the token endpoint (RFC 6749, sections 5.1 and 5.2). Pure.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, StatusCode,
-    header::{CONTENT_TYPE, LOCATION},
+    header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER},
 };
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, OAuthError};
-
-/// The life of a token whose answer does not tell it: short enough not to be wrong for long, long enough
-/// not to ask all the time.
-const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
 /// Less would ask for a token with every request; a token that claims more is renewed once a day.
 const LIFE: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
@@ -24,7 +20,48 @@ const SHOWN_BYTES: usize = 256;
 /// A successful answer.
 pub(crate) struct TokenResponse {
     pub(crate) access_token: Zeroizing<String>,
-    pub(crate) life: Duration,
+    /// None if the answer does not tell it. Zero has a meaning of its own: use it now, and ask again.
+    pub(crate) life: Option<Duration>,
+}
+
+/// Why there is no token, and how long the server wants to be left alone.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            retry_after: None,
+        }
+    }
+}
+
+/// `Retry-After`, as seconds or as a date (RFC 9110, section 10.2.3). What is neither asks for nothing.
+pub(crate) fn retry_after(headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // More than fits is as long as it gets.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let then = httpdate::parse_http_date(value).ok()?;
+    // By the clock that wrote it, if that tells the time.
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
+    Some(then.duration_since(now.unwrap_or(wall)).unwrap_or_default())
+}
+
+/// The refresh token that came with an answer, whatever else is wrong with it. None at all if it is no
+/// answer of a token endpoint: it may have been one before something on its way made it that.
+pub(crate) fn refresh_token(status: StatusCode, body: &[u8]) -> Option<Option<Zeroizing<String>>> {
+    let members: Map<String, Value> = status
+        .is_success()
+        .then(|| serde_json::from_slice(body).ok())??;
+    let token = text(&members, "refresh_token").filter(|token| !token.is_empty());
+    Some(token.map(|token| Zeroizing::new(token.to_owned())))
 }
 
 /// Reads an answer. `secrets` are those of the request, which a server might repeat in its texts.
@@ -71,9 +108,26 @@ pub(crate) fn parse(
 
 /// Whether an answer asks for a proof with another nonce (RFC 9449, section 8).
 pub(crate) fn asks_for_nonce(status: StatusCode, body: &[u8]) -> bool {
-    status.is_client_error()
-        && serde_json::from_slice::<Value>(body)
-            .is_ok_and(|body| body.get("error").and_then(Value::as_str) == Some("use_dpop_nonce"))
+    refusal(status, body).is_some_and(|members| text(&members, "error") == Some("use_dpop_nonce"))
+}
+
+/// Whether an answer refuses the proof (RFC 9449, section 5). Servers exist that call it an
+/// `invalid_request` and tell only a reader what it is about.
+pub(crate) fn refuses_proof(status: StatusCode, body: &[u8]) -> bool {
+    refusal(status, body).is_some_and(|members| match text(&members, "error") {
+        Some("invalid_dpop_proof") => true,
+        Some("invalid_request") => {
+            text(&members, "error_description").is_some_and(|text| text.contains("DPoP"))
+        }
+        _ => false,
+    })
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> Option<Map<String, Value>> {
+    let refusal = status
+        .is_client_error()
+        .then(|| serde_json::from_slice(body));
+    refusal?.ok()
 }
 
 fn success(
@@ -112,17 +166,17 @@ fn success(
 }
 
 /// `expires_in` as servers write it: a number, a number in a string, or nonsense, which counts as missing.
-fn life(expires_in: Option<&Value>) -> Duration {
-    let seconds = match expires_in {
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-        _ => None,
+fn life(expires_in: Option<&Value>) -> Option<Duration> {
+    let seconds = match expires_in? {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok()?,
+        _ => return None,
     };
-    seconds
-        .filter(|seconds| *seconds >= 0.0 && seconds.fract() == 0.0)
-        .map_or(DEFAULT_LIFE, |seconds| {
-            Duration::from_secs_f64(seconds.clamp(*LIFE.start(), *LIFE.end()))
-        })
+    if seconds == 0.0 {
+        return Some(Duration::ZERO);
+    }
+    let whole = seconds > 0.0 && seconds.fract() == 0.0;
+    whole.then(|| Duration::from_secs_f64(seconds.clamp(*LIFE.start(), *LIFE.end())))
 }
 
 fn redirected(status: StatusCode, headers: &HeaderMap, secrets: &[Zeroizing<String>]) -> String {
@@ -197,7 +251,7 @@ fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 }
 
 /// A server's text, fit for an error: without secrets, short, in printable ASCII.
-fn clean(text: &str, secrets: &[Zeroizing<String>]) -> String {
+pub(crate) fn clean(text: &str, secrets: &[Zeroizing<String>]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret.as_str(), "***");
@@ -256,10 +310,12 @@ mod tests {
         read(200, body).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn life_of(expires_in: &str) -> f64 {
+    fn life_of(expires_in: &str) -> Option<f64> {
         let body =
             format!(r#"{{"access_token":"t","token_type":"DPoP","expires_in":{expires_in}}}"#);
-        accepted(body.as_bytes()).life.as_secs_f64()
+        accepted(body.as_bytes())
+            .life
+            .map(|life| life.as_secs_f64())
     }
 
     #[test]
@@ -271,43 +327,46 @@ mod tests {
             });
             let answer = accepted(body.to_string().as_bytes());
             assert_eq!(*answer.access_token, "Kz~8mXK1");
-            assert_eq!(answer.life, Duration::from_secs(2677));
+            assert_eq!(answer.life, Some(Duration::from_secs(2677)));
+            let refresh_token = refresh_token(StatusCode::OK, body.to_string().as_bytes());
+            assert_eq!(refresh_token, Some(Some(Zeroizing::new("r".to_owned()))));
         }
     }
 
     #[test]
     fn life_is_what_the_server_means_within_bounds() {
         for (expires_in, life) in [
-            ("3600", 3600.0),
-            ("\"3600\"", 3600.0),
-            ("3600.0", 3600.0),
-            ("3.6e3", 3600.0),
-            ("1", 1.0),
-            ("0", 1.0),
-            ("\"0\"", 1.0),
-            ("86401", 86_400.0),
-            ("18446744073709551615", 86_400.0),
-            ("9223372036854775807", 86_400.0),
-            ("1e300", 86_400.0),
-            ("\"99999999999999999999999999\"", 86_400.0),
+            ("3600", Some(3600.0)),
+            ("\"3600\"", Some(3600.0)),
+            ("3600.0", Some(3600.0)),
+            ("3.6e3", Some(3600.0)),
+            ("1", Some(1.0)),
+            ("0", Some(0.0)),
+            ("\"0\"", Some(0.0)),
+            ("0.0", Some(0.0)),
+            ("86401", Some(86_400.0)),
+            ("18446744073709551615", Some(86_400.0)),
+            ("9223372036854775807", Some(86_400.0)),
+            ("1e300", Some(86_400.0)),
+            ("\"99999999999999999999999999\"", Some(86_400.0)),
             // What means nothing counts as missing.
-            ("null", 300.0),
-            ("-1", 300.0),
-            ("-0.5", 300.0),
-            ("0.5", 300.0),
-            ("\"3600abc\"", 300.0),
-            ("\"\"", 300.0),
-            ("\"1h\"", 300.0),
-            ("\"-1\"", 300.0),
-            ("\" 60\"", 300.0),
-            ("[]", 300.0),
-            ("{}", 300.0),
-            ("true", 300.0),
+            ("null", None),
+            ("-1", None),
+            ("-0.5", None),
+            ("0.5", None),
+            ("\"3600abc\"", None),
+            ("\"\"", None),
+            ("\"1h\"", None),
+            ("\"-1\"", None),
+            ("\" 60\"", None),
+            ("[]", None),
+            ("{}", None),
+            ("true", None),
         ] {
             assert_eq!(life_of(expires_in), life, "{expires_in}");
         }
         let missing = accepted(br#"{"access_token":"t","token_type":"DPoP"}"#);
-        assert_eq!(missing.life, DEFAULT_LIFE);
+        assert_eq!(missing.life, None);
     }
 
     #[test]
@@ -411,7 +470,10 @@ mod tests {
                 "error": error, "error_description": format!("s3cret {error}"),
             });
             match read(status, body.to_string().as_bytes()) {
-                Ok(answer) => prop_assert!(LIFE.contains(&answer.life.as_secs_f64())),
+                Ok(answer) => {
+                    let life = answer.life.unwrap_or(Duration::from_secs(300)).as_secs_f64();
+                    prop_assert!(life == 0.0 || LIFE.contains(&life));
+                }
                 Err(error) => {
                     let shown = format!("{error} {error:?}");
                     prop_assert!(!shown.contains("s3cret"), "{}", shown);
@@ -424,7 +486,7 @@ mod tests {
             let body = json!({"access_token": token, "token_type": "DPoP", "expires_in": seconds});
             let answer = accepted(body.to_string().as_bytes());
             prop_assert_eq!(&*answer.access_token, &token);
-            prop_assert_eq!(answer.life, Duration::from_secs(seconds));
+            prop_assert_eq!(answer.life, Some(Duration::from_secs(seconds)));
         }
     }
 }

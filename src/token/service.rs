@@ -7,7 +7,7 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{ResponseFuture, TokenLayer};
+use super::{ResponseFuture, TokenLayer, future::Stack};
 use crate::{
     error::BoxError,
     replay::{CloneBody, Replay},
@@ -20,7 +20,9 @@ use crate::{
 ///
 /// The error of `S` unchanged, or an [`Error`](crate::Error): there is no token
 /// ([`is_token_request`](crate::Error::is_token_request)), the request's URI names no server
-/// ([`is_missing_origin`](crate::Error::is_missing_origin)), or no [`Dpop`](crate::Dpop) stands below
+/// ([`is_missing_origin`](crate::Error::is_missing_origin)), a resource in its
+/// [`TokenParameters`](crate::TokenParameters) is none ([`is_config`](crate::Error::is_config)), the token
+/// request could not be signed ([`is_sign`](crate::Error::is_sign)), or no [`Dpop`](crate::Dpop) stands below
 /// ([`is_layer_order`](crate::Error::is_layer_order)): this shows in the answer to a request, which went out
 /// without a token. Readiness is that of `S`: a token's failure never
 /// shows in `poll_ready`.
@@ -83,7 +85,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match self.layer.serves(&request) {
             Ok(true) => {}
             Ok(false) => return ResponseFuture::untouched(self.inner.call(request)),
@@ -92,24 +94,30 @@ where
                 return ResponseFuture::failed(error.into());
             }
         }
-        match self.layer.cached() {
-            Some(token) => ResponseFuture::now(
-                &mut self.inner,
-                self.layer.clone(),
-                &self.dpop_below,
-                token,
-                request,
-            ),
+        let (cache, ask) = match self.layer.take_wish(&mut request) {
+            Ok(wish) => wish,
+            Err(error) => {
+                self.give_back();
+                return ResponseFuture::failed(error.into());
+            }
+        };
+        let stack = Stack {
+            cache,
+            replay: self.layer.replay_policy().clone(),
+            dpop_below: Arc::clone(&self.dpop_below),
+        };
+        // Whoever insists on a new token has to wait.
+        let token = match ask.since {
+            None => stack.cache.get(),
+            Some(_) => None,
+        };
+        match token {
+            Some(token) => ResponseFuture::now(&mut self.inner, stack, token, request),
             None => {
                 // Waiting would hold what the ready service holds: if the token request needs the same,
                 // neither would ever end.
                 self.give_back();
-                ResponseFuture::later(
-                    self.inner.clone(),
-                    self.layer.clone(),
-                    &self.dpop_below,
-                    request,
-                )
+                ResponseFuture::later(self.inner.clone(), stack, ask, request)
             }
         }
     }

@@ -1,7 +1,11 @@
 //! What several test files need. Each uses a part of it.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub(crate) mod bench;
+pub(crate) mod told;
+
 use std::{
+    collections::HashMap,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -15,8 +19,9 @@ use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Ve
 use http_body_util::{BodyExt as _, Full};
 use p256::ecdsa::{Signature, SigningKey, signature::Signer as _};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tower::Service;
-use tower_dpop::{AccessToken, Audience, BoxError, DpopKey};
+use tower_dpop::{AccessToken, Audience, BoxError, DpopKey, DpopLayer, TokenLayer, TokenRequest};
 
 /// The published and the project's own vectors; see the file's `note` members for their sources.
 pub(crate) fn vectors() -> Value {
@@ -73,6 +78,18 @@ pub(crate) fn own_token(key: &DpopKey) -> AccessToken {
     AccessToken::new("own.token", key, Audience::origins([API]).unwrap()).unwrap()
 }
 
+/// A layer whose token requests go to `ENDPOINT` through `client`, for requests to `API`.
+pub(crate) fn token_layer<C, R>(dpop: &DpopLayer<R>, client: C) -> TokenLayer<R>
+where
+    C: Service<Request<Full<Bytes>>, Response = Answer> + Clone + Send + 'static,
+    C::Future: Send,
+    C::Error: Into<BoxError>,
+    R: Clone,
+{
+    let request = TokenRequest::client_credentials(ENDPOINT, "m2m.dpop");
+    TokenLayer::new(dpop, client, request, Audience::origins([API]).unwrap()).unwrap()
+}
+
 pub(crate) fn get(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
 }
@@ -91,6 +108,10 @@ pub(crate) struct Seen {
     pub(crate) extensions: Extensions,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// When it came.
+    pub(crate) at: Instant,
+    /// How many went to the same host before it.
+    pub(crate) number: usize,
 }
 
 impl Seen {
@@ -113,32 +134,106 @@ impl Seen {
     pub(crate) fn nonce(&self) -> Option<String> {
         self.claims()["nonce"].as_str().map(str::to_owned)
     }
+
+    /// The token that it carries.
+    pub(crate) fn token(&self) -> &str {
+        let authorization = self.header("authorization").expect("a token");
+        authorization.strip_prefix("DPoP ").expect("a DPoP token")
+    }
+
+    /// A parameter of a token request.
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        let mut pairs = form_urlencoded::parse(&self.body);
+        pairs
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| value.into_owned())
+    }
 }
 
-type Answer = Response<Full<Bytes>>;
-type Handler = dyn Fn(&Seen, usize) -> Answer + Send + Sync;
+pub(crate) type Answer = Response<Full<Bytes>>;
+type Handler = dyn Fn(&Seen, usize) -> Result<Answer, BoxError> + Send + Sync;
+type Delay = dyn Fn(&Seen) -> Duration + Send + Sync;
+
+/// As long as a server that never answers takes: nobody waits that long, but a test that should not wait
+/// for it ends.
+pub(crate) const NEVER: Duration = Duration::from_secs(30 * 86_400);
 
 /// A server in memory: answers by a function of the request and of how many came before it, and remembers
 /// them all. It is the innermost service of a stack.
 #[derive(Clone)]
 pub(crate) struct Fake {
     answer: Arc<Handler>,
-    delay: Duration,
+    delay: Arc<Delay>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    hosts: Arc<Mutex<HashMap<String, Traffic>>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Traffic {
+    came: usize,
+    open: usize,
+    most_open: usize,
+}
+
+/// A request on its way. Over when it was answered, or given up.
+struct Open {
+    hosts: Arc<Mutex<HashMap<String, Traffic>>>,
+    host: String,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut hosts = self.hosts.lock().unwrap();
+        hosts.get_mut(&self.host).expect("it came").open -= 1;
+    }
 }
 
 impl Fake {
     pub(crate) fn new(answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::failing(move |seen, n| Ok(answer(seen, n)))
+    }
+
+    /// One whose connections may break.
+    pub(crate) fn failing(
+        answer: impl Fn(&Seen, usize) -> Result<Answer, BoxError> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             answer: Arc::new(answer),
-            delay: Duration::ZERO,
+            delay: Arc::new(|_| Duration::ZERO),
             seen: Arc::default(),
+            hosts: Arc::default(),
         }
     }
 
-    pub(crate) fn delay(mut self, delay: Duration) -> Self {
-        self.delay = delay;
+    pub(crate) fn delay(self, delay: Duration) -> Self {
+        self.delay_by(move |_| delay)
+    }
+
+    /// One host takes its time.
+    pub(crate) fn slow(self, host: &'static str, delay: Duration) -> Self {
+        let others = Arc::clone(&self.delay);
+        self.delay_by(move |seen| match seen.uri.host() == Some(host) {
+            true => delay,
+            false => others(seen),
+        })
+    }
+
+    /// How long the answer takes is found when the request comes, what it is when it goes.
+    pub(crate) fn delay_by(
+        mut self,
+        delay: impl Fn(&Seen) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.delay = Arc::new(delay);
         self
+    }
+
+    /// The same, of which nobody has asked anything yet.
+    pub(crate) fn anew(&self) -> Self {
+        Self {
+            seen: Arc::default(),
+            hosts: Arc::default(),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -147,10 +242,39 @@ impl Fake {
 
     /// Those to one host.
     pub(crate) fn seen_by(&self, host: &str) -> Vec<Seen> {
-        self.seen()
-            .into_iter()
-            .filter(|seen| seen.uri.host() == Some(host))
-            .collect()
+        let seen = self.seen.lock().unwrap();
+        let to_host = seen.iter().filter(|seen| seen.uri.host() == Some(host));
+        to_host.cloned().collect()
+    }
+
+    /// How many came to one host.
+    pub(crate) fn hits(&self, host: &str) -> usize {
+        self.traffic(host).came
+    }
+
+    /// How many of them one host had under way at the same time, at the most.
+    pub(crate) fn most_open(&self, host: &str) -> usize {
+        self.traffic(host).most_open
+    }
+
+    fn traffic(&self, host: &str) -> Traffic {
+        let hosts = self.hosts.lock().unwrap();
+        hosts.get(host).copied().unwrap_or_default()
+    }
+
+    /// A request comes: its number at its host.
+    fn open(&self, host: &str) -> (usize, Open) {
+        let mut hosts = self.hosts.lock().unwrap();
+        let traffic = hosts.entry(host.to_owned()).or_default();
+        let number = traffic.came;
+        traffic.came += 1;
+        traffic.open += 1;
+        traffic.most_open = traffic.most_open.max(traffic.open);
+        let open = Open {
+            hosts: Arc::clone(&self.hosts),
+            host: host.to_owned(),
+        };
+        (number, open)
     }
 }
 
@@ -168,6 +292,7 @@ impl Service<Request<Full<Bytes>>> for Fake {
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
+            let (number, _open) = this.open(head.uri.host().unwrap_or_default());
             let seen = Seen {
                 method: head.method,
                 uri: head.uri,
@@ -175,16 +300,19 @@ impl Service<Request<Full<Bytes>>> for Fake {
                 extensions: head.extensions,
                 headers: head.headers,
                 body,
+                at: Instant::now(),
+                number,
             };
             let count = {
                 let mut all = this.seen.lock().unwrap();
                 all.push(seen.clone());
                 all.len() - 1
             };
-            if !this.delay.is_zero() {
-                tokio::time::sleep(this.delay).await;
+            let delay = (this.delay)(&seen);
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
             }
-            Ok((this.answer)(&seen, count))
+            (this.answer)(&seen, count)
         })
     }
 }
@@ -215,6 +343,15 @@ pub(crate) fn nonce_challenge(nonce: &str) -> Answer {
     )
 }
 
+/// An authorization server's nonce challenge (RFC 9449, figure 20).
+pub(crate) fn token_nonce_challenge(nonce: &str) -> Answer {
+    answer(
+        400,
+        &[("content-type", "application/json"), ("dpop-nonce", nonce)],
+        r#"{"error":"use_dpop_nonce"}"#,
+    )
+}
+
 /// A resource server's refusal of a token (RFC 9449, figure 16).
 pub(crate) fn invalid_token() -> Answer {
     answer(
@@ -225,6 +362,22 @@ pub(crate) fn invalid_token() -> Answer {
         )],
         "refused",
     )
+}
+
+/// An authorization server's refusal (RFC 6749, section 5.2).
+pub(crate) fn refusal(error: &str) -> Answer {
+    let body = json!({"error": error});
+    answer(
+        400,
+        &[("content-type", "application/json")],
+        &body.to_string(),
+    )
+}
+
+/// A header more.
+pub(crate) fn and(mut answer: Answer, name: &'static str, value: &str) -> Answer {
+    answer.headers_mut().append(name, value.parse().unwrap());
+    answer
 }
 
 /// An authorization server's answer (RFC 9449, figure 6).

@@ -1,0 +1,35 @@
+//! Chance: what keeps many processes from doing the same at the same moment. Nothing here is a secret.
+
+/// From 0 up to 1, drawn from the operating system. If that gives none, the middle: spreading is no reason to
+/// fail.
+pub(crate) fn chance() -> f64 {
+    #[cfg(test)]
+    if let Some(chance) = seeded::chance() {
+        return chance;
+    }
+    getrandom::u32().map_or(0.5, |drawn| f64::from(drawn) / 2_f64.powi(32))
+}
+
+/// A simulation that failed shall fail again.
+#[cfg(test)]
+pub(crate) mod seeded {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// From now on, in this thread.
+    pub(crate) fn start(seed: u64) {
+        STATE.set(Some(seed));
+    }
+
+    pub(super) fn chance() -> Option<f64> {
+        let state = STATE.get()?.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        STATE.set(Some(state));
+        // SplitMix64.
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Some(((mixed ^ (mixed >> 31)) >> 11) as f64 / 2_f64.powi(53))
+    }
+}
