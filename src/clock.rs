@@ -179,7 +179,8 @@ impl Clock {
     }
 }
 
-fn date(headers: &HeaderMap) -> Option<SystemTime> {
+/// When an answer was made, by the clock of whoever made it. Two dates are none.
+pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
     let mut dates = headers.get_all(DATE).iter();
     let date = dates.next()?;
     if dates.next().is_some() {

@@ -7,13 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use http::{Response, header::DATE};
 use support::{
-    API, ENDPOINT, Fake, a3_key, answer, get, invalid_token, nonce_challenge, ok, token, told::Told,
+    API, ENDPOINT, Fake, a3_key, answer, bench::AS, get, invalid_token, nonce_challenge, ok, token,
+    told::Told,
 };
 use tower::{ServiceBuilder, ServiceExt};
 use tower_dpop::{Audience, DpopLayer, TokenLayer, TokenRequest};
 use tracing::Level;
-
-const AS: &str = "as.example.com";
 
 /// What `requests` requests make the layers tell, a second apart. Nothing of it is a secret.
 async fn told(fake: &Fake, requests: usize) -> Told {

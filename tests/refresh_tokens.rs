@@ -15,12 +15,13 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use support::{API, ENDPOINT, Fake, a3_key, answer, get, ok};
+use support::{
+    API, ENDPOINT, Fake, a3_key, answer,
+    bench::{AS, RS},
+    get, ok,
+};
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_dpop::{Audience, DpopLayer, Error, TokenLayer, TokenRequest};
-
-const AS: &str = "as.example.com";
-const RS: &str = "api.example.com";
 
 /// Statuses by which a fake server says what becomes of its answer.
 const LOST: u16 = 599;

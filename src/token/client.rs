@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     TokenParameters, TokenRequest,
     cache::{Fetching, no_answer_within},
-    refresh::RefreshToken,
+    refresh::{RefreshToken, STORE_TIMEOUT},
     response::{self, Failure, TokenResponse},
     state::Fetched,
 };
@@ -93,6 +93,16 @@ impl<C> TokenClient<C> {
             refresh,
         };
         Ok(Self { service, exchange })
+    }
+
+    /// For the whole of a fetch. With a refresh token there is room for waiting until it is free, for storing
+    /// one that was left over, and the one that comes.
+    pub(super) fn time_limit(&self) -> Duration {
+        let limit = self.exchange.request.time_limit();
+        match self.exchange.refresh {
+            Some(_) => limit * 2 + STORE_TIMEOUT * 2,
+            None => limit,
+        }
     }
 }
 

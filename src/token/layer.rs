@@ -12,7 +12,6 @@ use super::{
     cache::Cache,
     client::{FetchToken, TokenClient},
     partitions::Partitions,
-    refresh::STORE_TIMEOUT,
     state::Ask,
 };
 use crate::{
@@ -85,18 +84,11 @@ impl<R: Clone> TokenLayer<R> {
     {
         // A token request is made anew for each sending, never repeated.
         let for_client = dpop.clone().replay(NoReplay);
-        // Room for waiting until a refresh token is free, for storing one that was left over, and the one that
-        // comes.
-        let limit = request.time_limit();
-        let more = request
-            .refresh()
-            .map_or(Duration::ZERO, |_| limit.saturating_add(STORE_TIMEOUT * 2));
-        let timeout = limit.saturating_add(more);
         let client = TokenClient::new(for_client, client, request, audience.clone())?;
         let make = Make {
+            timeout: client.time_limit(),
             client: Arc::new(client),
             clock: Arc::clone(dpop.clock()),
-            timeout,
         };
         let tokens = Tokens {
             partitions: Partitions::new(make.cache(&TokenParameters::new())),

@@ -4,12 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, StatusCode,
-    header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER},
+    header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Kind, OAuthError};
+use crate::{
+    clock,
+    error::{Error, Kind, OAuthError},
+};
 
 /// Less would ask for a token with every request; a token that claims more is renewed once a day.
 const LIFE: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
@@ -49,9 +52,8 @@ pub(crate) fn retry_after(headers: &HeaderMap, wall: SystemTime) -> Option<Durat
     }
     let then = httpdate::parse_http_date(value).ok()?;
     // By the clock that wrote it, if that tells the time.
-    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
-    let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
-    Some(then.duration_since(now.unwrap_or(wall)).unwrap_or_default())
+    let now = clock::date(headers).unwrap_or(wall);
+    Some(then.duration_since(now).unwrap_or_default())
 }
 
 /// The refresh token that came with an answer, whatever else is wrong with it. None at all if it is no
