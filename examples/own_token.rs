@@ -21,7 +21,7 @@ use clap::Parser;
 use form_urlencoded::Serializer;
 use http::{Method, Request, Response, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_dpop::{
     AccessToken, Audience, BoxError, DpopKey, DpopLayer,
@@ -130,7 +130,10 @@ async fn call_api(http: HttpsClient, key: DpopKey, token: &str, url: &str) -> Re
     }
 }
 
-async fn read(answer: Response<Incoming>) -> Result<Response<Bytes>, BoxError> {
+async fn read<B>(answer: Response<B>) -> Result<Response<Bytes>, BoxError>
+where
+    B: Body<Error: Into<BoxError>>,
+{
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?;
     Ok(Response::from_parts(head, body.to_bytes()))

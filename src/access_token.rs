@@ -1,13 +1,15 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use bytes::Bytes;
 use http::HeaderValue;
+use zeroize::Zeroizing;
 
 use crate::{
     audience::Audience,
@@ -25,16 +27,31 @@ use crate::{
 ///
 /// # Security
 ///
-/// `Debug` shows nothing of the token. The header value made from it is marked sensitive; its memory cannot
-/// be wiped, since HTTP clients hold copies of it.
+/// `Debug` shows nothing of the token. The header value made from it is marked sensitive, and wiped from memory when
+/// its last handle is dropped; the copies that HTTP clients make of it cannot be.
 #[derive(Clone)]
 pub struct AccessToken {
     inner: Arc<Inner>,
-    /// Set by the first [`Dpop`](crate::Dpop) that a request of this stack passes through.
-    witness: Option<Arc<AtomicBool>>,
+    /// Of a request in a stack that has a [`Token`](crate::Token).
+    stack: Option<Stack>,
     /// A `Dpop` signed the request that holds this handle.
     signed: bool,
     budget: Budget,
+}
+
+/// Whom a request's handle has news for.
+#[derive(Clone)]
+struct Stack {
+    /// Set by the first [`Dpop`](crate::Dpop) that a request of this stack passes through.
+    witness: Arc<AtomicBool>,
+    /// Weak: whoever keeps a request, or its extensions, does not keep the token's client with it.
+    issuer: Weak<dyn Issuer>,
+}
+
+/// Where a token came from.
+pub(crate) trait Issuer: Send + Sync {
+    /// A server refused the token as invalid, after the head of its answer.
+    fn refused(&self, token: &AccessToken);
 }
 
 struct Inner {
@@ -44,14 +61,17 @@ struct Inner {
     audience: Audience,
 }
 
+/// Bytes of a token: more fits into no answer of a token endpoint, and into no header that a server reads.
+const MAX_LEN: usize = 64 * 1024;
+
 impl AccessToken {
     /// A token that is bound to `key`, for requests to `audience`.
     ///
     /// # Errors
     ///
-    /// [`Error::is_config`] if the token is empty or holds characters that no `Authorization` header can carry
-    /// (RFC 6750, section 2.1: letters, digits, `-._~+/`, then `=`); [`Error::is_other_key`] if it is a JWT
-    /// whose `cnf.jkt` names another key (RFC 9449, section 6.1).
+    /// [`Error::is_config`] if the token is empty, longer than 64 KiB, or holds characters that no `Authorization`
+    /// header can carry (RFC 6750, section 2.1: letters, digits, `-._~+/`, then `=`); [`Error::is_other_key`] if it
+    /// is a JWT whose `cnf.jkt` names another key (RFC 9449, section 6.1).
     pub fn new(token: &str, key: &DpopKey, audience: Audience) -> Result<Self, Error> {
         let unpadded = token.trim_end_matches('=');
         let token68 = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
@@ -59,6 +79,11 @@ impl AccessToken {
             return Err(Error::config(
                 "the access token is empty or holds characters that an `Authorization` header cannot carry \
                  (allowed: letters, digits, `-._~+/`, then `=`)",
+            ));
+        }
+        if token.len() > MAX_LEN {
+            return Err(Error::config(
+                "the access token is longer than 64 KiB: no server reads such a header",
             ));
         }
         if let Some(thumbprint) = bound_to(token)
@@ -70,7 +95,8 @@ impl AccessToken {
                  use the key that the token was requested with",
             ));
         }
-        let mut authorization = HeaderValue::try_from(format!("DPoP {token}"))
+        let authorization = Zeroizing::new(["DPoP ", token].concat());
+        let mut authorization = HeaderValue::from_maybe_shared(Bytes::from_owner(authorization))
             .map_err(|_| Error::config("the access token is no header value"))?;
         authorization.set_sensitive(true);
         let inner = Inner {
@@ -81,7 +107,7 @@ impl AccessToken {
         };
         Ok(Self {
             inner: Arc::new(inner),
-            witness: None,
+            stack: None,
             signed: false,
             budget: Budget::FULL,
         })
@@ -127,10 +153,16 @@ impl AccessToken {
     }
 
     /// A handle for one request of a stack that wants to know whether a `Dpop` stands in it.
-    pub(crate) fn for_request(&self, witness: &Arc<AtomicBool>, budget: Budget) -> Self {
+    pub(crate) fn for_request(
+        &self,
+        issuer: Weak<dyn Issuer>,
+        witness: &Arc<AtomicBool>,
+        budget: Budget,
+    ) -> Self {
+        let witness = Arc::clone(witness);
         Self {
             inner: Arc::clone(&self.inner),
-            witness: Some(Arc::clone(witness)),
+            stack: Some(Stack { witness, issuer }),
             signed: false,
             budget,
         }
@@ -143,8 +175,16 @@ impl AccessToken {
 
     /// A `Dpop` has seen the request, whether it signs it or not.
     pub(crate) fn passes_dpop(&self) {
-        if let Some(witness) = &self.witness {
-            witness.store(true, Ordering::Relaxed);
+        if let Some(stack) = &self.stack {
+            stack.witness.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A server refused it in the trailers of its answer.
+    pub(crate) fn refused(&self) {
+        let issuer = self.stack.as_ref().and_then(|stack| stack.issuer.upgrade());
+        if let Some(issuer) = issuer {
+            issuer.refused(self);
         }
     }
 

@@ -20,6 +20,11 @@ impl Budget {
         nonces: 2,
         corrections: 1,
     };
+
+    /// How often the request was sent again.
+    pub(crate) fn spent(self) -> u8 {
+        Self::FULL.nonces + Self::FULL.corrections - self.nonces - self.corrections
+    }
 }
 
 /// In the extensions of a response, if anything was spent on it.

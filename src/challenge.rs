@@ -5,7 +5,15 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, header::WWW_AUTHENTICATE};
+use http::{
+    HeaderMap, HeaderName, Response, StatusCode,
+    header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// gRPC's status code for what is 401 elsewhere.
+const UNAUTHENTICATED: &[u8] = b"16";
 
 /// No server says more than this in good faith, and the check for repeated names stays cheap.
 const MAX_PARAMETERS: usize = 64;
@@ -77,6 +85,29 @@ impl<'a> Challenge<'a> {
             .iter()
             .map(|(name, value)| (*name, &**value))
     }
+}
+
+/// Whether an answer refuses a request with 401 or as gRPC does, and a challenge in it says why: a gRPC server
+/// that has nothing else to say sends its status with the headers ("trailers-only").
+pub(crate) fn refuses<B>(response: &Response<B>, error: &str) -> bool {
+    let headers = response.headers();
+    (response.status() == StatusCode::UNAUTHORIZED
+        || is_grpc(headers) && is_unauthenticated(headers))
+        && has_error(response.headers(), error)
+}
+
+/// Elsewhere, neither `grpc-status` nor trailers say anything.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Of headers, or of trailers.
+pub(crate) fn is_unauthenticated(headers: &HeaderMap) -> bool {
+    headers
+        .get(GRPC_STATUS)
+        .is_some_and(|status| status.as_bytes() == UNAUTHENTICATED)
 }
 
 /// Whether one of the challenges says `error`, in a `DPoP` challenge or in a `Bearer` one: servers exist

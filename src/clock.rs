@@ -8,7 +8,7 @@ use std::{
 
 use http::{
     HeaderMap,
-    header::{AGE, DATE},
+    header::{AGE, DATE, RETRY_AFTER},
 };
 use tokio::time::Instant;
 
@@ -187,4 +187,17 @@ pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
         return None;
     }
     httpdate::parse_http_date(date.to_str().ok()?).ok()
+}
+
+/// `Retry-After`, as seconds or as a date (RFC 9110, section 10.2.3). What is neither asks for nothing.
+pub(crate) fn retry_after(headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // More than fits is as long as it gets.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let then = httpdate::parse_http_date(value).ok()?;
+    // By the clock that wrote it, if that tells the time.
+    let now = date(headers).unwrap_or(wall);
+    Some(then.duration_since(now).unwrap_or_default())
 }

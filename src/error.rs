@@ -1,6 +1,8 @@
 //! What can go wrong, as one opaque type that answers questions.
 
-use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error as StdError, fmt, io, sync::Arc};
+
+use tokio::time::Instant;
 
 /// The error type of the services, as everywhere in tower: errors of the inner service pass through
 /// unchanged, ours are an [`Error`] in this box ([`Error::find`] finds it).
@@ -15,6 +17,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
+    /// No token is asked for before this: until then, whoever comes gets the same error.
+    until: Option<Instant>,
 }
 
 struct Inner {
@@ -78,6 +82,7 @@ impl Error {
                 message: message.into(),
                 source: None,
             }),
+            until: None,
         }
     }
 
@@ -92,7 +97,18 @@ impl Error {
                 message: message.into(),
                 source: Some(source.into()),
             }),
+            until: None,
         }
+    }
+
+    pub(crate) fn until(self, next: Instant) -> Self {
+        let until = Some(next);
+        Self { until, ..self }
+    }
+
+    #[cfg_attr(not(feature = "retry"), allow(dead_code))]
+    pub(crate) fn lasts_until(&self) -> Option<Instant> {
+        self.until
     }
 
     pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Self {
@@ -101,6 +117,27 @@ impl Error {
 
     pub(crate) fn key(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Key, message)
+    }
+
+    /// For logs and counters: one of a few words.
+    #[cfg_attr(not(any(feature = "tracing", feature = "metrics")), allow(dead_code))]
+    pub(crate) fn kind_name(&self) -> &'static str {
+        match &self.inner.kind {
+            Kind::Key | Kind::PasswordMissing | Kind::PasswordWrong => "key",
+            Kind::Config => "config",
+            Kind::InsecureHttp => "insecure_http",
+            Kind::MissingOrigin => "missing_origin",
+            Kind::LayerOrder => "layer_order",
+            Kind::Sign => "sign",
+            Kind::Transport => "transport",
+            Kind::Timeout => "timeout",
+            Kind::Refused(_) => "refused",
+            Kind::BadResponse => "bad_response",
+            Kind::GrantUncertain => "grant_uncertain",
+            Kind::Downgrade => "downgrade",
+            Kind::OtherKey => "other_key",
+            Kind::Runtime => "runtime",
+        }
     }
 
     /// Finds an `Error` of this crate in `error` or in its chain of sources.
@@ -310,4 +347,21 @@ impl OAuthError {
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
+}
+
+/// Whether an error tells that the request was never sent: there was no connection. What is not surely one of
+/// these may have left.
+pub(crate) fn never_left(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let refused = error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        // hyper-util's client says so of name lookup, TCP and TLS; its type is not known here.
+        if refused || error.is::<Error>() || error.to_string() == "client error (Connect)" {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }

@@ -46,13 +46,11 @@
 //!
 //! # Which order
 //!
-//! From the outside in: timeout, retry, redirect → [`TokenLayer`] → [`DpopLayer`] → limits, logging → client.
+//! From the outside in: timeout, redirect, retry → [`TokenLayer`] → [`DpopLayer`] → limits, logging → client.
 //!
 //! Whatever sends a request more than once belongs above [`DpopLayer`]: servers refuse a proof that they saw
-//! before. Redirects belong above it too, so that each hop gets a proof for its own URL, and none if it leads
-//! to an origin that is not in the [`Audience`]. The HTTP client itself must neither retry nor redirect. (That
-//! hyper's client sends a request again which never left this machine does no harm.) Two [`DpopLayer`]s are an
-//! error, and so is a [`TokenLayer`] without a [`DpopLayer`] below it.
+//! before. The HTTP client itself must neither retry nor redirect. Two [`DpopLayer`]s are an error, and so is a
+//! [`TokenLayer`] without a [`DpopLayer`] below it. [`which_order`] has the whole picture, and what happens otherwise.
 //!
 //! # What it does
 //!
@@ -79,30 +77,54 @@
 //!
 //! # Security
 //!
-//! The private key is wiped from memory when its last handle is dropped. No secret is shown by any `Debug` or
-//! error of this crate, and the headers it writes are marked sensitive. Whoever holds both a token and its key
-//! holds all: a key belongs in a file that only the program may read.
+//! The private key is wiped from memory when its last handle is dropped, and so are the client's secret, refresh
+//! tokens and access tokens; what the HTTP client copies of them while it sends and reads is not. No secret is
+//! shown by any `Debug` or error of this crate, and the headers it writes are marked sensitive. Whoever holds both
+//! a token and its key holds all: a key belongs in a file that only the program may read.
 //!
 //! # Features
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `metrics` | no | counters, for whatever recorder of the `metrics` crate the program installs |
+//! | `retry` | no | a `RetryPolicy` for `tower::retry` |
 //! | `testing` | no | an authorization server and a resource server on loopback, for tests |
-//! | `tracing` | no | events for nonce challenges, failed token requests, refused tokens and wrong clocks |
+//! | `tracing` | no | spans for each sending and each token request; events for nonce challenges, failures, refused tokens and wrong clocks |
 //!
-//! # Events
+//! # Spans and events
 //!
-//! With the feature `tracing`, under the target `tower_dpop`; the fields hold no secret.
+//! With the feature `tracing`, under the target `tower_dpop`. The fields are named as OpenTelemetry's conventions for
+//! HTTP clients name them; they hold no secret, and of URLs nothing but host and port.
+//!
+//! | level | span | fields |
+//! |---|---|---|
+//! | debug | `send`: one sending of a signed request, of either server; what the layers below tell belongs to it | `http.request.method`, `server.address`, `server.port`, `http.request.resend_count` (of requests to a resource server), `http.response.status_code`, `error.type`, `otel.kind` |
+//! | debug | `fetch_token`: a token request with all its sendings. It follows from the request that started it, and may outlive it | `cause` (see the counter `tower_dpop_renewals`), `error.type` |
+//!
+//! A challenge that is answered is no error.
 //!
 //! | level | what happened | fields |
 //! |---|---|---|
-//! | debug | a server asks for another nonce | `server.origin` |
+//! | debug | a server asks for another nonce | `server.address`, `server.port` |
 //! | debug | an access token arrived | |
 //! | info | a server refused the access token as invalid, once for each token | |
-//! | warn | no access token: once for each step of the back-off | `error`, `permanent`, `retry_in_seconds` |
+//! | warn | no access token: once for each step of the back-off | `error`, `error.type`, `permanent`, `retry_in_seconds` |
 //! | warn | the answer does not tell how long the token lives | `assumed_seconds` |
-//! | warn | a server's clock is another than ours, and was the reason that it refused a proof (debug, if it was corrected before) | `server.origin`, `offset_seconds` |
+//! | warn | a server's clock is another than ours, and was the reason that it refused a proof (debug, if it was corrected before) | `server.address`, `server.port`, `offset_seconds` |
 //! | warn | a new refresh token could not be stored | `error` |
+//!
+//! # Counters
+//!
+//! With the feature `metrics`. A nonce challenge doubles what a request costs, and nothing else makes that visible.
+//!
+//! | counter | label | counts |
+//! |---|---|---|
+//! | `tower_dpop_proofs` | `server`: `resource`, `authorization` | sendings, each with a proof of its own |
+//! | `tower_dpop_nonce_challenges` | `server` | answers that asked for another nonce (those to your own [`ToAuthorizationServer`] requests are yours to read, and not counted) |
+//! | `tower_dpop_resends` | `cause`: `nonce`, `token`, `clock` | requests that the layers sent again, and why |
+//! | `tower_dpop_resends_refused` | `cause` | requests that would have been, but for their body: see [`Replay`] |
+//! | `tower_dpop_token_requests` | `outcome`: `token`, or what failed: `refused` (by the authorization server), `transport`, `timeout`, `bad_response`, `downgrade`, `grant_uncertain`, `runtime`, `sign`; `given_up` if nobody wanted it any more | token requests that ended (nonce challenges within one are counted above) |
+//! | `tower_dpop_renewals` | `cause`: `first`, `due`, `over`, `refused`, `forced` | token requests that began, and why: there was no token, it will end soon, it has ended, a server refused it, a request insisted ([`ForceRenewal`]) |
 //!
 //! # Debug builds
 //!
@@ -131,10 +153,15 @@ mod origin;
 pub mod proof;
 mod random;
 mod replay;
+#[cfg(feature = "retry")]
+pub mod retry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod token;
+pub mod which_order;
 
+#[cfg(feature = "retry")]
+pub use self::retry::RetryPolicy;
 pub use self::{
     access_token::{AccessToken, ToAuthorizationServer},
     audience::Audience,
@@ -143,7 +170,7 @@ pub use self::{
     error::{BoxError, Error, OAuthError},
     key::{Algorithm, DpopKey},
     origin::Origin,
-    replay::{CloneBody, EmptyBody, IdempotentOnly, NoReplay, Replay},
+    replay::{CloneBody, EmptyBody, IdempotentOnly, NoReplay, RecordedBody, Replay, ReplayBody},
     token::{ForceRenewal, Token, TokenLayer, TokenParameters, TokenRequest},
 };
 

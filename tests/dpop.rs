@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{Empty, Full};
 use support::{
-    API, ENDPOINT, Fake, Seen, a3_key, answer, get, nonce_challenge, ok, own_token, text, vectors,
-    with_token,
+    API, ENDPOINT, Fake, Seen, a3_key, answer, get, nonce_challenge, ok, own_token, plain, text,
+    vectors, with_token,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_dpop::{
@@ -32,7 +32,8 @@ async fn send_all(fake: &Fake, paths: &[&str]) -> Vec<Response<Full<Bytes>>> {
     let mut answers = Vec::new();
     for path in paths {
         let request = with_token(get(&format!("{API}{path}")), &own_token(&a3_key()));
-        answers.push(dpop.layer(fake.clone()).oneshot(request).await.unwrap());
+        let answer = dpop.layer(fake.clone()).oneshot(request).await.unwrap();
+        answers.push(plain(answer));
     }
     answers
 }
@@ -307,26 +308,6 @@ fn a_token_of_another_key_is_refused() {
         assert!(
             AccessToken::new(&unbound, &a3_key(), audience.clone()).is_ok(),
             "{unbound}"
-        );
-    }
-}
-
-#[test]
-fn a_token_that_no_header_can_carry_is_refused() {
-    let audience = Audience::origins([API]).unwrap();
-    for bad in ["", "=", "a b", "a\r\nX: y", "a\"", "a,b", "é", "a\0", "a=b"] {
-        let error = AccessToken::new(bad, &a3_key(), audience.clone()).unwrap_err();
-        assert!(error.is_config(), "{bad:?}: {error}");
-    }
-    for good in [
-        "a",
-        "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU",
-        "a+/-._~b==",
-        &"x".repeat(60_000),
-    ] {
-        assert!(
-            AccessToken::new(good, &a3_key(), audience.clone()).is_ok(),
-            "{good}"
         );
     }
 }
@@ -762,44 +743,6 @@ async fn two_dpop_layers_are_an_error() {
         .oneshot(with_token(get("https://other.example/"), &token))
         .await
         .unwrap();
-}
-
-#[tokio::test]
-async fn a_retry_above_gets_a_new_proof_for_each_sending() {
-    #[derive(Clone)]
-    struct Twice;
-    impl<Res, E> tower::retry::Policy<Request<Full<Bytes>>, Response<Res>, E> for Twice {
-        type Future = std::future::Ready<()>;
-        fn retry(
-            &mut self,
-            _: &mut Request<Full<Bytes>>,
-            result: &mut Result<Response<Res>, E>,
-        ) -> Option<Self::Future> {
-            matches!(result, Ok(answer) if answer.status() == 503).then(|| std::future::ready(()))
-        }
-        fn clone_request(
-            &mut self,
-            request: &Request<Full<Bytes>>,
-        ) -> Option<Request<Full<Bytes>>> {
-            Some(request.clone())
-        }
-    }
-    let fake = Fake::new(|_, n| if n < 4 { answer(503, &[], "") } else { ok() });
-    let stack = ServiceBuilder::new()
-        .retry(Twice)
-        .layer(DpopLayer::new(a3_key()))
-        .service(fake.clone());
-    let answer = stack
-        .oneshot(with_token(get(API), &own_token(&a3_key())))
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(jtis(&fake.seen()).len(), 5);
-    assert!(
-        fake.seen()
-            .iter()
-            .all(|seen| seen.header("authorization").is_some())
-    );
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! Both layers over TCP, against the embedded servers and against a verifier that is not ours.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
+#[path = "support/verifier.rs"]
+mod verifier;
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use dpop_verifier::{DpopError, DpopVerifier, ReplayContext, ReplayStore};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -15,11 +17,14 @@ use hyper_util::{
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_dpop::{
     Audience, BoxError, DpopKey, DpopLayer, Error, TokenLayer, TokenRequest,
+    dpop::ResponseBody,
     testing::{
         AuthorizationServer, CLIENT_ID, CLIENT_SECRET, Nonces, Recorded, ResourceServer,
         TokenFormat,
     },
 };
+
+use self::verifier::Verifier;
 
 type Stack = BoxCloneService<Request<Full<Bytes>>, Response<Incoming>, BoxError>;
 
@@ -58,6 +63,9 @@ impl World {
         let audience = Audience::origins([resource_server.origin()]).unwrap();
         let tokens = TokenLayer::new(&dpop, http.clone(), request, audience).unwrap();
         let stack = ServiceBuilder::new()
+            .map_response(|answer: Response<ResponseBody<Incoming>>| {
+                answer.map(ResponseBody::into_inner)
+            })
             .layer(tokens)
             .layer(dpop)
             .service(http);
@@ -97,32 +105,9 @@ impl World {
     }
 }
 
-/// The memory of the independent verifier: each `jti` once.
-#[derive(Default)]
-struct Once(HashSet<[u8; 32]>);
-
-impl ReplayStore for Once {
-    fn insert_once<'store, 'context, 'future>(
-        &'store mut self,
-        jti_hash: [u8; 32],
-        _: ReplayContext<'context>,
-    ) -> Pin<Box<dyn Future<Output = Result<bool, DpopError>> + Send + 'future>>
-    where
-        'store: 'future,
-        'context: 'future,
-        Self: 'future,
-    {
-        let first = self.0.insert(jti_hash);
-        Box::pin(async move { Ok(first) })
-    }
-}
-
 /// Shows every recorded proof to the independent verifier.
 async fn verify_independently(world: &World) {
-    let verifier = DpopVerifier::new()
-        .with_max_age_seconds(60)
-        .with_future_skew_seconds(0);
-    let mut store = Once::default();
+    let mut verifier = Verifier::default();
     for (url, seen) in world.seen() {
         let token = seen.headers().get("authorization").map(|value| {
             value
@@ -131,23 +116,20 @@ async fn verify_independently(world: &World) {
                 .strip_prefix("DPoP ")
                 .expect("the scheme as the RFC writes it")
         });
-        let verified = verifier
-            .verify(
-                &mut store,
-                seen.proof().unwrap(),
-                &url,
-                seen.method().as_str(),
-                token,
-            )
-            .await
-            .unwrap_or_else(|error| panic!("{url}: {error}"));
-        assert_eq!(verified.jkt, world.key.thumbprint());
+        let (proof, method) = (seen.proof().unwrap(), seen.method().as_str());
+        let thumbprint = verifier.verify(proof, method, &url, token).await;
+        let thumbprint = thumbprint.unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(thumbprint, world.key.thumbprint());
         // Servers exist that compare byte by byte.
         assert_eq!(seen.claim("htu"), Some(url));
         assert_eq!(seen.claim("ath").is_some(), token.is_some());
         assert_eq!(seen.headers().get_all("dpop").iter().count(), 1);
     }
-    assert_eq!(store.0.len(), world.seen().len(), "no proof was sent twice");
+    assert_eq!(
+        verifier.count(),
+        world.seen().len(),
+        "no proof was sent twice"
+    );
 }
 
 #[tokio::test]

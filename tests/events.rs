@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{Response, header::DATE};
 use support::{
-    API, ENDPOINT, Fake, a3_key, answer, bench::AS, get, invalid_token, nonce_challenge, ok, token,
-    told::Told,
+    API, ENDPOINT, Fake, a3_key, answer,
+    bench::{AS, challenging},
+    get, invalid_token, nonce_challenge, ok, token,
+    told::{Span, Told},
 };
 use tower::{ServiceBuilder, ServiceExt};
 use tower_dpop::{Audience, DpopLayer, TokenLayer, TokenRequest};
@@ -57,10 +59,33 @@ async fn an_expected_nonce_challenge_is_told_quietly() {
         "{}",
         told.all()
     );
-    assert_eq!(told.count(Level::DEBUG, "https://as.example.com"), 1);
-    assert_eq!(told.count(Level::DEBUG, "https://api.example.com"), 1);
+    assert_eq!(
+        told.count(
+            Level::DEBUG,
+            r#"server.address="as.example.com" server.port=443"#
+        ),
+        1
+    );
+    assert_eq!(
+        told.count(
+            Level::DEBUG,
+            r#"server.address="api.example.com" server.port=443"#
+        ),
+        1
+    );
     assert_eq!(told.count(Level::DEBUG, "an access token arrived"), 1);
     assert_eq!(told.len(), 3, "{}", told.all());
+}
+
+/// T25 of `traps.rs`: others log what is expected as a failure.
+#[tokio::test(start_paused = true)]
+async fn t25_an_everyday_challenge_is_told_as_no_error() {
+    let told = told(&challenging(), 1).await;
+    assert_eq!(told.len(), told.count(Level::DEBUG, ""), "{}", told.all());
+    let sends = told.spans("send");
+    assert_eq!(sends.len(), 4, "two of them challenged");
+    let failed = |send: &Span| send.fields.contains("error.type");
+    assert!(!sends.iter().any(failed), "{sends:#?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +155,10 @@ async fn a_missing_life_and_a_wrong_clock_are_warned_of() {
         "{}",
         told.all()
     );
-    assert_eq!(told.count(Level::WARN, "https://api.example.com"), 1);
+    assert_eq!(
+        told.count(Level::WARN, r#"server.address="api.example.com""#),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,4 +225,109 @@ async fn a_store_that_fails_is_told_without_what_it_says_of_the_token() {
     assert_eq!(told.count(Level::WARN, "could not be stored"), 1, "{all}");
     assert_eq!(told.count(Level::WARN, "PUT /*** failed:?***"), 1, "{all}");
     assert!(!all.contains("s3cret"), "{all}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_sending_is_a_span_with_the_fields_of_opentelemetry() {
+    let fake = Fake::failing(|seen, _| match (seen.uri.host(), seen.number) {
+        (Some(AS), 0) => Ok(answer(
+            400,
+            &[("dpop-nonce", "n0nce-of-as")],
+            r#"{"error":"use_dpop_nonce"}"#,
+        )),
+        (Some(AS), _) => Ok(token("t0ken", 300)),
+        (_, 0) => Ok(nonce_challenge("n0nce-of-rs")),
+        (_, 1) => Ok(ok()),
+        (_, 2) => Ok(answer(404, &[], "")),
+        _ => Err("gone".into()),
+    });
+    let told = told(&fake, 3).await;
+
+    let fetches = told.spans("fetch_token");
+    assert_eq!(fetches.len(), 1, "{}", told.all());
+    assert_eq!(fetches[0].fields, r#"cause="first" "#);
+    assert_eq!(fetches[0].parent, None, "it outlives the caller");
+
+    let send = |method, address, rest: &str| {
+        let fields = format!(
+            "otel.kind=\"client\" http.request.method=\"{method}\" server.address=\"{address}\" \
+             server.port=443 {rest} "
+        );
+        (Level::DEBUG, fields)
+    };
+    let sends = told.spans("send");
+    let found: Vec<_> = sends
+        .iter()
+        .map(|span| (span.level, span.fields.clone()))
+        .collect();
+    let expected = [
+        send("POST", "as.example.com", "http.response.status_code=400"),
+        send("POST", "as.example.com", "http.response.status_code=200"),
+        // A challenge that is answered is no error.
+        send("GET", "api.example.com", "http.response.status_code=401"),
+        send(
+            "GET",
+            "api.example.com",
+            "http.request.resend_count=1 http.response.status_code=200",
+        ),
+        send(
+            "GET",
+            "api.example.com",
+            "http.response.status_code=404 error.type=\"404\"",
+        ),
+        send("GET", "api.example.com", "error.type=\"_OTHER\""),
+    ];
+    assert_eq!(found, expected, "{}", told.all());
+    assert_eq!(sends[0].parent, Some("fetch_token"));
+    assert_eq!(sends[2].parent, None);
+}
+
+#[tokio::test]
+async fn what_is_told_below_is_told_within_the_span() {
+    let fake = Fake::new(|seen, _| {
+        tracing::info!(target: "tower_dpop", "below");
+        match seen.uri.host() {
+            Some(AS) => token("t0ken", 300),
+            _ => ok(),
+        }
+    });
+    let told = told(&fake, 2).await;
+    let sends = told.spans("send");
+    assert_eq!(sends.len(), 3);
+    assert!(sends.iter().all(|send| send.events == 1), "{sends:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_fails_says_of_what_kind_and_a_renewal_why() {
+    let fake = Fake::new(|seen, n| match (seen.uri.host(), n) {
+        (Some(AS), 0) => answer(401, &[], r#"{"error":"invalid_client"}"#),
+        (Some(AS), n) => token(&format!("t0ken{n}"), 300),
+        (_, 2) => invalid_token(),
+        _ => ok(),
+    });
+    let told = told(&fake, 2).await;
+    let fetches: Vec<_> = told
+        .spans("fetch_token")
+        .into_iter()
+        .map(|span| span.fields)
+        .collect();
+    assert_eq!(
+        fetches,
+        [
+            "cause=\"first\" error.type=\"refused\" ",
+            "cause=\"first\" ",
+            "cause=\"refused\" "
+        ]
+    );
+    let ends: Vec<_> = told
+        .spans("fetch_token")
+        .into_iter()
+        .map(|span| span.events)
+        .collect();
+    assert_eq!(ends, [1, 1, 1], "its end is told within it");
+    let resent = told.spans("send").pop().unwrap();
+    assert!(
+        resent.fields.contains("http.request.resend_count=1"),
+        "{resent:?}"
+    );
 }

@@ -1,5 +1,4 @@
-//! Large answers that nobody reads: F62 of the fault catalogue. In a program of its own, since it counts what
-//! is allocated.
+//! Large answers: F62 and F65 of the fault catalogue. In a program of its own, since it counts what is allocated.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -39,6 +38,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{Service, ServiceBuilder, ServiceExt as _, util::BoxCloneService};
 use tower_dpop::{
     Audience, BoxError, DpopLayer, TokenLayer, TokenRequest,
+    dpop::ResponseBody,
     testing::{AuthorizationServer, CLIENT_ID, CLIENT_SECRET},
 };
 
@@ -347,7 +347,8 @@ impl World {
         let dpop = DpopLayer::new(a3_key());
         let tokens = TokenLayer::new(&dpop, http, request, audience).unwrap();
         let stack = ServiceBuilder::new().layer(tokens).layer(dpop);
-        BoxCloneService::new(stack.service(self.http.clone()))
+        let stack = stack.service(self.http.clone());
+        BoxCloneService::new(stack.map_response(|answer| answer.map(ResponseBody::into_inner)))
     }
 
     /// Sends one request that must succeed.
@@ -419,4 +420,172 @@ async fn f62_a_challenge_with_ten_mib_costs_no_memory_and_no_connection() {
 #[tokio::test]
 async fn f62_nor_does_a_refused_token_with_ten_mib() {
     large(REFUSED, 2).await;
+}
+
+// F65: a token endpoint that never stops talking.
+
+/// How a server says how long its answer is.
+#[derive(Debug, Clone, Copy)]
+enum Framing {
+    /// A gibibyte.
+    Length,
+    Chunks,
+    UntilClosed,
+    /// The first bytes of something that gets a thousand times as large when it is unpacked; nobody asked for it.
+    Packed,
+}
+
+const GIBIBYTE: usize = 1 << 30;
+
+/// A token endpoint that answers one request for as long as anybody listens, in a thread of its own. Returns how
+/// much it got rid of.
+fn endless(framing: Framing) -> (String, std::thread::JoinHandle<usize>) {
+    use std::io::{Read as _, Write as _};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}/token", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = vec![0; 8 << 10];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        let head = match framing {
+            Framing::Length | Framing::Packed => format!("content-length: {GIBIBYTE}\r\n"),
+            Framing::Chunks => "transfer-encoding: chunked\r\n".to_owned(),
+            Framing::UntilClosed => "connection: close\r\n".to_owned(),
+        };
+        let encoding = match framing {
+            Framing::Packed => "content-encoding: gzip\r\n",
+            _ => "",
+        };
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{encoding}{head}\r\n");
+        let text = [b' '; 16 << 10];
+        let part = match framing {
+            Framing::Chunks => [b"4000\r\n".as_slice(), &text, b"\r\n"].concat(),
+            _ => text.to_vec(),
+        };
+        let mut written = 0;
+        if stream.write_all(head.as_bytes()).is_err() {
+            return written;
+        }
+        while written < GIBIBYTE && stream.write_all(&part).is_ok() {
+            written += part.len();
+        }
+        written
+    });
+    (endpoint, server)
+}
+
+fn token_layer<C, B>(endpoint: &str, client: C) -> TokenLayer
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone
+        + Send
+        + 'static,
+    C::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let request = TokenRequest::client_credentials(endpoint, CLIENT_ID);
+    let audience = Audience::origins(["https://api.example.com"]).unwrap();
+    TokenLayer::new(&DpopLayer::new(a3_key()), client, request, audience).unwrap()
+}
+
+fn too_long(error: &tower_dpop::Error) {
+    assert!(error.is_token_request() && !error.is_permanent(), "{error}");
+    assert!(error.to_string().contains("longer than 64 KiB"), "{error}");
+}
+
+#[tokio::test]
+async fn f65_an_endless_answer_is_given_up_after_64_kib() {
+    for framing in [
+        Framing::Length,
+        Framing::Chunks,
+        Framing::UntilClosed,
+        Framing::Packed,
+    ] {
+        let (endpoint, server) = endless(framing);
+        let connections = Connections::default();
+        let http = client(Version::HTTP_11, &connections);
+        let tokens = token_layer(&endpoint, http);
+        let measure = Measure::start();
+        let token = tokio::time::timeout(Duration::from_secs(60), tokens.access_token());
+        too_long(
+            &token
+                .await
+                .expect("it ends before the answer does")
+                .unwrap_err(),
+        );
+        let peak = measure.peak();
+        assert!(peak <= ONE_MIB, "{framing:?}: {peak} bytes");
+        // The connection is dropped, so that the server hears of it: what it wrote until then is in the buffers of
+        // the operating system.
+        let ended = async {
+            while !server.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        ended.expect("the connection is dropped");
+        let written = server.join().unwrap();
+        assert!(written < GIBIBYTE / 8, "{framing:?}: {written} bytes");
+        assert_eq!(connections.open(), 0, "{framing:?}");
+    }
+}
+
+/// What a layer makes that unpacks answers: so much, then nothing more, and no end.
+struct Unpacked {
+    left: usize,
+    given: Arc<AtomicUsize>,
+}
+
+impl Body for Unpacked {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        static CHUNK: [u8; 4 << 10] = [b' '; 4 << 10];
+        let size = self.left.min(CHUNK.len());
+        if size == 0 {
+            return Poll::Pending;
+        }
+        self.left -= size;
+        self.given.fetch_add(size, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&CHUNK[..size])))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f65_what_counts_is_what_was_unpacked() {
+    const LIMIT: usize = 64 << 10;
+    for (length, refused_after) in [
+        // One byte too many is enough: whatever comes later, or does not, is not waited for.
+        (LIMIT + 1, Duration::ZERO),
+        (GIBIBYTE, Duration::ZERO),
+        // The deadline of a token request.
+        (LIMIT, Duration::from_secs(10)),
+    ] {
+        let given = Arc::new(AtomicUsize::new(0));
+        let count = given.clone();
+        let bomb = tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let body = Unpacked {
+                left: length,
+                given: count.clone(),
+            };
+            std::future::ready(Ok::<_, BoxError>(Response::new(body)))
+        });
+        let tokens = token_layer("https://as.example.com/token", bomb);
+        let began = tokio::time::Instant::now();
+        let measure = Measure::start();
+        let error = tokens.access_token().await.unwrap_err();
+        assert!(measure.peak() <= ONE_MIB);
+        assert_eq!(began.elapsed(), refused_after);
+        match refused_after.is_zero() {
+            true => too_long(&error),
+            false => assert!(error.is_timeout(), "{error}"),
+        }
+        assert!(given.load(Ordering::Relaxed) <= LIMIT + (4 << 10));
+    }
 }

@@ -22,7 +22,7 @@ use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use support::{
     API, Answer, Fake, Seen, a3_key, answer, claims, get, invalid_token, nonce_challenge, ok,
-    own_token, text, token, token_layer, token_nonce_challenge, with_token,
+    own_token, plain, text, token, token_layer, token_nonce_challenge, with_token,
 };
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
 use tower_dpop::{
@@ -42,7 +42,8 @@ type Stack = BoxCloneService<Request<Full<Bytes>>, Answer, BoxError>;
 
 /// `Dpop` alone; `with_own_token` brings the token.
 fn signing(server: &Fake) -> Stack {
-    BoxCloneService::new(DpopLayer::new(a3_key()).layer(server.clone()))
+    let stack = DpopLayer::new(a3_key()).layer(server.clone());
+    BoxCloneService::new(stack.map_response(plain))
 }
 
 /// Both layers over `server`, which is authorization server and resource server at once.
@@ -50,7 +51,7 @@ fn both(server: &Fake) -> Stack {
     let dpop = DpopLayer::new(a3_key());
     let tokens = token_layer(&dpop, server.clone());
     let stack = ServiceBuilder::new().layer(tokens).layer(dpop);
-    BoxCloneService::new(stack.service(server.clone()))
+    BoxCloneService::new(stack.service(server.clone()).map_response(plain))
 }
 
 fn with_own_token(uri: &str) -> Request<Full<Bytes>> {
@@ -676,7 +677,7 @@ fn giving(nonce: impl Fn(&http::Uri) -> String + Clone + Send + 'static) -> (Sta
         }))
     });
     let stack = DpopLayer::new(a3_key()).layer(server);
-    (BoxCloneService::new(stack), sent)
+    (BoxCloneService::new(stack.map_response(plain)), sent)
 }
 
 /// A token for all of them.

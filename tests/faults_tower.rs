@@ -1,11 +1,8 @@
 //! Our layers among tower's, at their worst moments: F55 to F61 of the fault catalogue. F62 is in
 //! `faults_memory.rs`.
 //!
-//! All in memory and in paused time, so that the figures are exact.
-//!
-//! # Waits for
-//!
-//! F58 over a tonic `Channel`: tonic is to be a dependency of the stacks' own tests, not of these.
+//! All in memory and in paused time, so that the figures are exact. F58 over a tonic `Channel` is in
+//! `stacks/tests/tonic/readiness.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -22,8 +19,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use support::{
-    API, Answer, Fake, a3_key, answer, get, invalid_token, nonce_challenge, ok, own_token, token,
-    token_layer, with_token,
+    API, Answer, Fake, a3_key, answer, get, invalid_token, nonce_challenge, ok, own_token, plain,
+    token, token_layer, with_token,
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tower::{
@@ -57,7 +54,7 @@ where
     let dpop = DpopLayer::new(a3_key());
     let tokens = token_layer(&dpop, client);
     let stack = ServiceBuilder::new().layer(tokens).layer(dpop);
-    BoxCloneSyncService::new(stack.service(api))
+    BoxCloneSyncService::new(stack.service(api).map_response(plain))
 }
 
 /// An authorization server that gives `t0`, `t1`, … after a while.

@@ -18,7 +18,7 @@ use http_body_util::Full;
 use support::{
     API, ENDPOINT, Fake, a3_key, answer,
     bench::{AS, RS},
-    get, ok,
+    get, ok, plain,
 };
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_dpop::{Audience, DpopLayer, Error, TokenLayer, TokenRequest};
@@ -50,6 +50,7 @@ fn stack(fake: &Fake, request: TokenRequest) -> Stack {
     let tokens = TokenLayer::new(&dpop, client, request, audience).unwrap();
     BoxCloneService::new(
         ServiceBuilder::new()
+            .map_response(plain)
             .layer(tokens)
             .layer(dpop)
             .service(fake.clone()),

@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    convert::Infallible,
     future::{Ready, ready},
     sync::{
         Arc,
@@ -14,17 +15,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::Full;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Channel, Full};
 use support::{
     API, Answer, ENDPOINT, Fake, a3_key, and, answer, bench,
     bench::{AS, RS, Wall, audience, request, secs, servers, stack},
-    get, invalid_token, nonce_challenge, ok, own_token, refusal, text, token, token_layer,
+    get, invalid_token, nonce_challenge, ok, own_token, plain, refusal, text, token, token_layer,
     with_token,
 };
 use tower::{BoxError, ServiceBuilder, ServiceExt, retry};
 use tower_dpop::{
-    CloneBody, DpopLayer, EmptyBody, ForceRenewal, IdempotentOnly, NoReplay, Replay, TokenLayer,
+    CloneBody, DpopLayer, EmptyBody, ForceRenewal, IdempotentOnly, NoReplay, RecordedBody, Replay,
+    ReplayBody, TokenLayer,
 };
 
 fn method(method: &Method, body: &'static str) -> Request<Full<Bytes>> {
@@ -42,6 +44,7 @@ where
     let dpop = DpopLayer::new(a3_key());
     let tokens = token_layer(&dpop.clone().replay(policy), fake.clone());
     let stack = ServiceBuilder::new()
+        .map_response(plain)
         .layer(tokens)
         .layer(dpop)
         .service(fake.clone());
@@ -298,13 +301,13 @@ async fn nonces_and_a_renewal_share_the_four_sends_over_both_layers() {
 #[derive(Clone)]
 struct Again(usize);
 
-impl retry::Policy<Request<Full<Bytes>>, Answer, BoxError> for Again {
+impl<B> retry::Policy<Request<Full<Bytes>>, Response<B>, BoxError> for Again {
     type Future = Ready<()>;
 
     fn retry(
         &mut self,
         _: &mut Request<Full<Bytes>>,
-        result: &mut Result<Answer, BoxError>,
+        result: &mut Result<Response<B>, BoxError>,
     ) -> Option<Ready<()>> {
         let refused = !result.as_ref().is_ok_and(|answer| answer.status() == 200);
         self.0 = self.0.checked_sub(usize::from(refused))?;
@@ -382,4 +385,43 @@ async fn a_token_layer_with_a_policy_takes_the_rest_of_its_settings_from_the_low
     tokens.access_token().await.unwrap();
     assert_eq!(fake.hits(AS), 2);
     assert!(fake.seen().iter().all(|seen| seen.uri == ENDPOINT));
+}
+
+type Upload = ReplayBody<Channel<Bytes, Infallible>>;
+
+/// A kilobyte a second, of which four are kept.
+fn slow_upload() -> Upload {
+    let (mut sender, body) = Channel::new(1);
+    tokio::spawn(async move {
+        while sender.send_data(vec![1; 1024].into()).await.is_ok() {
+            tokio::time::sleep(secs(1)).await;
+        }
+    });
+    ReplayBody::with_limit(body, 4 * 1024)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_gets_too_long_while_its_token_is_renewed_leaves_the_servers_answer() {
+    for (renewal, status, sent) in [(secs(2), 200, 2), (secs(8), 401, 1)] {
+        let fake = servers(300, |number| number > 0);
+        let authorization_server = fake.clone().delay_by(move |seen| match seen.number {
+            0 => secs(0),
+            _ => renewal,
+        });
+        let api = fake.clone();
+        // Answers before the body is through, and goes on to read it.
+        let api = tower::service_fn(move |request: Request<Upload>| {
+            let (head, mut body) = request.into_parts();
+            tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+            let head = Request::from_parts(head, Full::default());
+            api.clone().oneshot(head)
+        });
+        let dpop = DpopLayer::new(a3_key()).replay(RecordedBody);
+        let tokens = TokenLayer::new(&dpop, authorization_server, request(), audience()).unwrap();
+        let layers = ServiceBuilder::new().layer(tokens).layer(dpop);
+        let upload = Request::post(API).body(slow_upload()).unwrap();
+        let answer = layers.service(api).oneshot(upload).await;
+        let answer = answer.expect("the server's answer, and no error of the body");
+        assert_eq!((answer.status().as_u16(), fake.hits(RS)), (status, sent));
+    }
 }

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Map, Value, json};
-use tower_dpop::BoxError;
+use tower_dpop::{BoxError, dpop::ResponseBody};
 
 use crate::{common, run::Tally, session_log::Session};
 
 /// Prints one answer. An error if it was not a success.
 pub(crate) async fn answer(
-    answer: Response<Full<Bytes>>,
+    answer: Response<ResponseBody<Full<Bytes>>>,
     elapsed: Duration,
     session: &Session,
     json: bool,

@@ -15,10 +15,11 @@ use http_body_util::Full;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 use tower::{Service as _, ServiceExt as _, util::BoxCloneService};
-use tower_dpop::BoxError;
+use tower_dpop::{BoxError, dpop::ResponseBody};
 
 /// The finished stack.
-pub(crate) type Api = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
+pub(crate) type Api =
+    BoxCloneService<Request<Full<Bytes>>, Response<ResponseBody<Full<Bytes>>>, BoxError>;
 
 /// What became of many requests.
 #[derive(Default)]

@@ -25,25 +25,13 @@ pub(crate) type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>
 /// A client for HTTP/1.1 and HTTP/2, that does not follow redirects. It trusts the system's certificates
 /// and those of the PEM file `ca`.
 pub(crate) fn client(ca: Option<&Path>) -> Result<HttpsClient, BoxError> {
-    let mut roots = RootCertStore::empty();
-    // Those that cannot be read are left out: none of them is needed for http on loopback, or with `ca`.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = ca {
-        trust(&mut roots, path)
-            .map_err(|error| format!("certificate file {}: {error}", path.display()))?;
-    }
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false); // `https` is for the connector around it
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     // Plain http is for loopback: the DPoP layer refuses any other.
     let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
+        .with_tls_config(tls(ca)?)
         .https_or_http()
         .enable_http1()
         .enable_http2()
@@ -51,6 +39,23 @@ pub(crate) fn client(ca: Option<&Path>) -> Result<HttpsClient, BoxError> {
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .build(https))
+}
+
+/// Whom to trust: the system's certificates and those of the PEM file `ca`.
+pub(crate) fn tls(ca: Option<&Path>) -> Result<ClientConfig, BoxError> {
+    let mut roots = RootCertStore::empty();
+    // Those that cannot be read are left out: none of them is needed for http on loopback, or with `ca`.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        trust(&mut roots, path)
+            .map_err(|error| format!("certificate file {}: {error}", path.display()))?;
+    }
+    Ok(
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
 }
 
 fn trust(roots: &mut RootCertStore, path: &Path) -> Result<(), BoxError> {

@@ -2,6 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, SystemTime},
 };
@@ -10,13 +11,13 @@ use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{DpopLayer, layer::Plan};
+use super::{DpopLayer, ResponseBody, plan::Plan, prover::Prover};
 use crate::{
     budget::{Budget, Left},
     challenge,
     clock::Now,
     error::BoxError,
-    event,
+    event::{self, Cause, Sending},
     nonce::{Nonce, Role},
     replay::{Replay, spare},
 };
@@ -39,7 +40,7 @@ pin_project! {
     enum State<F> {
         Calling { #[pin] future: F },
         // The answer asks for another proof; `Attempt` holds the next request.
-        Reserving { nonce: Option<Nonce> },
+        Reserving { nonce: Option<Nonce>, cause: Cause },
         Failed { error: Option<BoxError> },
     }
 }
@@ -53,6 +54,7 @@ struct Attempt<S, B, R> {
     sent: Sent,
     budget: Budget,
     challenged: bool,
+    sending: Sending,
 }
 
 /// What is to be known of a proof when its answer comes.
@@ -64,9 +66,9 @@ struct Sent {
 }
 
 impl Sent {
-    fn now<R>(layer: &DpopLayer<R>, plan: &Plan, nonce: Option<Nonce>) -> Self {
-        let at = layer.now();
-        let dated = layer.date(plan, at);
+    fn now(prover: &Prover, plan: &Plan, nonce: Option<Nonce>) -> Self {
+        let at = prover.now();
+        let dated = prover.date(plan, at);
         Self { nonce, at, dated }
     }
 }
@@ -101,14 +103,17 @@ where
         R: Replay<B>,
     {
         let spare = spare(layer.replay_policy(), &request);
-        let sent = Sent::now(&layer, &plan, layer.last_nonce(&plan));
-        if let Err(error) = layer.stamp(&mut request, &plan, sent.nonce.as_ref(), sent.dated) {
+        let prover = layer.prover();
+        let sent = Sent::now(prover, &plan, prover.last_nonce(&plan));
+        if let Err(error) = prover.stamp(&mut request, &plan, sent.nonce.as_ref(), sent.dated) {
             *service = service.clone();
             return Self::failed(error.into());
         }
-        let future = service.call(request);
-        let service = service.clone();
         let budget = plan.budget();
+        let sending = Sending::new(request.method(), plan.origin(), budget.spent());
+        event::proof_made(plan.role());
+        let future = sending.within(|| service.call(request));
+        let service = service.clone();
         let attempt = Attempt {
             service,
             layer,
@@ -117,6 +122,7 @@ where
             sent,
             budget,
             challenged: false,
+            sending,
         };
         Self {
             state: State::Calling { future },
@@ -131,27 +137,41 @@ where
     S::Error: Into<BoxError>,
     R: Replay<B>,
 {
-    type Output = Result<Response<ResBody>, BoxError>;
+    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
-                    let mut response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    let attempt = this.attempt.as_mut();
-                    match attempt.map(|attempt| attempt.answered(&mut response)) {
+                    let Some(attempt) = this.attempt.as_ref() else {
+                        let response = ready!(future.poll(cx)).map_err(Into::into)?;
+                        return Poll::Ready(Ok(response.map(ResponseBody::new)));
+                    };
+                    let polled = attempt.sending.within(|| future.poll(cx));
+                    let mut response = ready!(polled).map_err(|error| {
+                        attempt.sending.failed();
+                        error.into()
+                    })?;
+                    let Some(mut attempt) = this.attempt.take() else {
+                        unreachable!("it is a signed request")
+                    };
+                    match attempt.answered(&mut response) {
                         // Drops the answer and its future, and with it what they hold of the service.
-                        Some(Verdict::Again { nonce }) => State::Reserving { nonce },
-                        Some(Verdict::Done) | None => return Poll::Ready(Ok(response)),
+                        Verdict::Again { nonce, cause } => {
+                            attempt.sending = Sending::over();
+                            *this.attempt = Some(attempt);
+                            State::Reserving { nonce, cause }
+                        }
+                        Verdict::Done => return Poll::Ready(Ok(attempt.done(response))),
                     }
                 }
-                StateProj::Reserving { nonce } => {
+                StateProj::Reserving { nonce, cause } => {
                     let Some(attempt) = this.attempt.as_mut() else {
                         unreachable!("only a signed request is sent again")
                     };
                     ready!(attempt.service.poll_ready(cx)).map_err(Into::into)?;
-                    let future = attempt.send_again(nonce.take())?;
+                    let future = attempt.send_again(nonce.take(), *cause)?;
                     State::Calling { future }
                 }
                 StateProj::Failed { error } => {
@@ -168,10 +188,10 @@ where
 
 enum Verdict {
     Done,
-    Again { nonce: Option<Nonce> },
+    Again { nonce: Option<Nonce>, cause: Cause },
 }
 
-impl<S, B, R> Attempt<S, B, R> {
+impl<S, B, R: Replay<B>> Attempt<S, B, R> {
     /// Learns from an answer. Whether to send once more, and with which nonce.
     fn answered<ResBody>(&mut self, response: &mut Response<ResBody>) -> Verdict {
         let offered = Nonce::offered(response.headers());
@@ -179,27 +199,31 @@ impl<S, B, R> Attempt<S, B, R> {
             // Its challenges stand in the JSON body: whoever reads that answers them, and with a client
             // authentication of its own.
             if let Some(offered) = &offered {
-                self.layer.learn(&self.plan, offered);
+                self.prover().learn(&self.plan, offered);
             }
+            let challenge = response.status() == StatusCode::BAD_REQUEST
+                && offered.is_some()
+                && offered != self.sent.nonce;
+            self.sending.answered(response.status(), challenge);
             let sent = self.sent_proof();
             response.extensions_mut().insert(sent);
             return Verdict::Done;
         }
         let verdict = if is_refused(response, "use_dpop_nonce") {
-            event::nonce_challenge(self.plan.origin());
+            event::nonce_challenge(self.plan.origin(), self.plan.role());
             self.challenged(offered)
         } else {
             if let Some(offered) = &offered {
-                self.layer.learn(&self.plan, offered);
+                self.prover().learn(&self.plan, offered);
             }
             match is_refused(response, "invalid_dpop_proof") {
                 true => self.refused(response, offered),
                 false => Verdict::Done,
             }
         };
-        if let Verdict::Done = verdict
-            && self.budget != self.plan.budget()
-        {
+        let done = matches!(verdict, Verdict::Done);
+        self.sending.answered(response.status(), !done);
+        if done && self.budget != self.plan.budget() {
             response.extensions_mut().insert(Left(self.budget));
         }
         verdict
@@ -211,11 +235,11 @@ impl<S, B, R> Attempt<S, B, R> {
             return Verdict::Done;
         };
         let progress = self.sent.nonce.as_ref() != Some(&offered);
-        let again = progress && self.spare.is_some() && self.budget.nonces > 0;
+        let again = progress && self.budget.nonces > 0 && self.take_over(Cause::Nonce);
         // Who challenges a second time gives each nonce once, and another request took the one that was
         // learned from the first challenge. The second nonce is for this request alone.
         if !(again && self.challenged) {
-            self.layer.learn(&self.plan, &offered);
+            self.prover().learn(&self.plan, &offered);
         }
         if !again {
             return Verdict::Done;
@@ -224,6 +248,7 @@ impl<S, B, R> Attempt<S, B, R> {
         self.budget.nonces -= 1;
         Verdict::Again {
             nonce: Some(offered),
+            cause: Cause::Nonce,
         }
     }
 
@@ -234,24 +259,43 @@ impl<S, B, R> Attempt<S, B, R> {
         offered: Option<Nonce>,
     ) -> Verdict {
         let sent = self.sent_proof();
-        if self
-            .layer
-            .learn_time(self.plan.origin(), response.headers(), &sent)
-        {
-            if self.spare.is_none() || self.budget.corrections == 0 {
+        let (origin, headers) = (self.plan.origin(), response.headers());
+        if self.prover().learn_time(origin, headers, &sent) {
+            if self.budget.corrections == 0 || !self.take_over(Cause::Clock) {
                 return Verdict::Done;
             }
             self.budget.corrections -= 1;
             return Verdict::Again {
                 nonce: offered.or(sent.nonce),
+                cause: Cause::Clock,
             };
         }
         // Servers exist that refuse every nonce once they have stopped to ask for one. If that was not the
         // reason, the next request costs one more challenge.
         if let (None, Some(nonce)) = (offered, &sent.nonce) {
-            self.layer.forget(&self.plan, nonce);
+            self.prover().forget(&self.plan, nonce);
         }
         Verdict::Done
+    }
+
+    /// Whether the request can be sent again; the body that was sent is read no more then.
+    fn take_over(&mut self, cause: Cause) -> bool {
+        let policy = self.layer.replay_policy();
+        let spare = self.spare.as_mut();
+        let again = spare.is_some_and(|spare| policy.take_over(spare.body_mut()));
+        if !again {
+            event::not_sent_again(cause);
+        }
+        again
+    }
+
+    /// The answer that the caller gets.
+    fn done<ResBody>(self, response: Response<ResBody>) -> Response<ResponseBody<ResBody>> {
+        ResponseBody::learning(response, Arc::clone(self.layer.prover()), self.plan)
+    }
+
+    fn prover(&self) -> &Prover {
+        self.layer.prover()
     }
 
     fn sent_proof(&self) -> SentProof {
@@ -270,27 +314,29 @@ where
     R: Replay<B>,
 {
     /// Sends the spare request on the service, which is ready.
-    fn send_again(&mut self, nonce: Option<Nonce>) -> Result<S::Future, BoxError> {
+    fn send_again(&mut self, nonce: Option<Nonce>, cause: Cause) -> Result<S::Future, BoxError> {
         let Some(mut request) = self.spare.take() else {
             unreachable!("`answered` saw the spare request")
         };
         if self.budget.nonces > 0 || self.budget.corrections > 0 {
             self.spare = spare(self.layer.replay_policy(), &request);
         }
-        self.sent = Sent::now(&self.layer, &self.plan, nonce);
+        let prover = self.layer.prover();
+        self.sent = Sent::now(prover, &self.plan, nonce);
         let nonce = self.sent.nonce.as_ref();
-        self.layer
-            .stamp(&mut request, &self.plan, nonce, self.sent.dated)?;
-        Ok(self.service.call(request))
+        prover.stamp(&mut request, &self.plan, nonce, self.sent.dated)?;
+        event::proof_made(self.plan.role());
+        event::sent_again(cause);
+        self.sending = Sending::new(request.method(), self.plan.origin(), self.budget.spent());
+        Ok(self.sending.within(|| self.service.call(request)))
     }
 }
 
 /// RFC 9449, section 9 says 401; servers exist that say 400.
 fn is_refused<B>(response: &Response<B>, error: &str) -> bool {
-    matches!(
-        response.status(),
-        StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST
-    ) && challenge::has_error(response.headers(), error)
+    challenge::refuses(response, error)
+        || response.status() == StatusCode::BAD_REQUEST
+            && challenge::has_error(response.headers(), error)
 }
 
 /// In the extensions of an authorization server's answer: what is to be known of the request's proof.

@@ -43,9 +43,12 @@
 //! sending has its own proof; a server refuses a proof that it saw before. Below it belongs what only
 //! carries the request: limits, logging, the client.
 
+mod body;
 mod future;
 mod layer;
+mod plan;
+mod prover;
 mod service;
 
-pub(crate) use self::future::SentProof;
-pub use self::{future::ResponseFuture, layer::DpopLayer, service::Dpop};
+pub use self::{body::ResponseBody, future::ResponseFuture, layer::DpopLayer, service::Dpop};
+pub(crate) use self::{future::SentProof, prover::Prover};

@@ -6,7 +6,7 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{DpopLayer, ResponseFuture};
+use super::{DpopLayer, ResponseBody, ResponseFuture};
 use crate::{
     error::BoxError,
     replay::{CloneBody, Replay},
@@ -55,7 +55,7 @@ where
     S::Error: Into<BoxError>,
     R: Replay<ReqBody> + Clone,
 {
-    type Response = Response<ResBody>;
+    type Response = Response<ResponseBody<ResBody>>;
     type Error = BoxError;
     type Future = ResponseFuture<S, ReqBody, R>;
 
@@ -64,7 +64,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match self.layer.plan(&mut request) {
+        match self.layer.prover().plan(&mut request) {
             Ok(Some(plan)) => {
                 ResponseFuture::signed(&mut self.inner, self.layer.clone(), plan, request)
             }

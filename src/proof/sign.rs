@@ -1,6 +1,6 @@
 //! Making a proof.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{borrow::Cow, fmt, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use http::{Method, Uri};
@@ -18,12 +18,22 @@ const JTI_BYTES: usize = 16;
 /// What a proof will say, before it is signed: the claims of RFC 9449, section 4.2.
 ///
 /// A proof is for one request, and for one sending of it: sign again for every attempt.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Proof<'a> {
     method: &'a Method,
     htu: Cow<'a, str>,
     ath: Option<Cow<'a, str>>,
     nonce: Option<&'a str>,
+}
+
+// Not the nonce, nor what the token can be recognised by.
+impl fmt::Debug for Proof<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proof")
+            .field("method", &self.method)
+            .field("htu", &self.htu)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Proof<'a> {

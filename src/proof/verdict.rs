@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What a proof that passed every check says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ValidProof {
     pub(super) thumbprint: String,
     pub(super) jti: String,
@@ -41,6 +41,18 @@ impl ValidProof {
     #[must_use]
     pub fn has_ath(&self) -> bool {
         self.has_ath
+    }
+}
+
+// Not the nonce.
+impl fmt::Debug for ValidProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValidProof")
+            .field("thumbprint", &self.thumbprint)
+            .field("jti", &self.jti)
+            .field("issued_at", &self.issued_at)
+            .field("has_ath", &self.has_ath)
+            .finish_non_exhaustive()
     }
 }
 

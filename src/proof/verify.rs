@@ -1,6 +1,6 @@
 //! Checking a proof, as a server does (RFC 9449, section 4.3).
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use ecdsa::signature::Verifier as _;
@@ -35,7 +35,7 @@ const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"]
 /// The check is pure. It does not remember `jti`s: a server does that with [`ValidProof::jti`] and
 /// [`ValidProof::thumbprint`] as the key (never the proof's text: the same claims can be written, and
 /// signed, in more than one way).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Check<'a> {
     method: &'a Method,
     url: &'a str,
@@ -44,6 +44,18 @@ pub struct Check<'a> {
     max_ahead: Duration,
     bound: Option<(&'a str, &'a str)>,
     nonces: Option<&'a [String]>,
+}
+
+// Neither the access token nor nonces.
+impl fmt::Debug for Check<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Check")
+            .field("method", &self.method)
+            .field("now", &self.now)
+            .field("max_age", &self.max_age)
+            .field("max_ahead", &self.max_ahead)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Check<'a> {

@@ -1,6 +1,11 @@
 //! The token that all share, and the one fetch that all wait for: the tasks and timers around a [`Cell`].
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::{
     runtime::{self, Handle},
@@ -15,7 +20,7 @@ use super::{
     state::{Ask, Fetched, Step},
 };
 use crate::{
-    access_token::AccessToken,
+    access_token::{AccessToken, Issuer},
     clock::Clock,
     error::{Error, Kind},
     event,
@@ -142,9 +147,15 @@ impl Cache {
         ))
     }
 
-    /// A server refused this very token. Whether it is the first to say so.
-    pub(super) fn refuse(&self, token: &AccessToken) -> bool {
-        self.0.cell.refuse(token, self.0.clock.now(), chance())
+    /// A server refused this very token.
+    pub(super) fn refuse(&self, token: &AccessToken) {
+        self.0.refused(token);
+    }
+
+    /// Who is told when a server refuses it later.
+    pub(super) fn issuer(&self) -> Weak<dyn Issuer> {
+        let issuer: Weak<Inner> = Arc::downgrade(&self.0);
+        issuer
     }
 
     /// Forgets the token; a fetch under way brings it to nobody.
@@ -169,7 +180,8 @@ impl Cache {
 
     fn start(&self, landing: Option<Landing<About>>, runtime: Option<Handle>) {
         if let (Some(landing), Some(runtime)) = (landing, runtime) {
-            let flight = runtime.spawn(self.clone().fly(landing));
+            let fetching = event::Fetching::new(landing.need());
+            let flight = runtime.spawn(self.clone().fly(landing, fetching));
             #[cfg(test)]
             super::simulation::took_off(&flight);
             drop(flight);
@@ -191,14 +203,14 @@ impl Cache {
     }
 
     /// The whole of a fetch, in its own task.
-    async fn fly(self, landing: Landing<About>) {
+    async fn fly(self, landing: Landing<About>, mut fetching: event::Fetching) {
         let asked = self.0.clock.now();
         // Timers included: they panic in a runtime that has none.
-        let outcome = caught(self.timed(&landing)).await;
+        let outcome = fetching.within(caught(self.timed(&landing))).await;
         let outcome = outcome.unwrap_or_else(|Panicked| Err(panicked().into()));
         match landing.land(outcome, asked, self.0.clock.now(), chance()) {
-            Some(Ok(_)) => event::token_fetched(),
-            Some(Err((error, retry_in))) => event::token_request_failed(&error, retry_in),
+            Some(Ok(_)) => fetching.ended(Ok(())),
+            Some(Err((error, retry_in))) => fetching.ended(Err((&error, retry_in))),
             None => {}
         }
     }
@@ -214,6 +226,15 @@ impl Cache {
         match timeout_at(deadline, fetching).await {
             Ok(outcome) => outcome,
             Err(_) => Err(no_answer_within(limit).into()),
+        }
+    }
+}
+
+impl Issuer for Inner {
+    fn refused(&self, token: &AccessToken) {
+        let first = self.cell.refuse(token, self.clock.now(), chance());
+        if first {
+            event::token_refused();
         }
     }
 }

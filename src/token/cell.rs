@@ -19,6 +19,7 @@ use crate::{
     access_token::AccessToken,
     clock::Now,
     error::{Error, Kind},
+    event::Need,
 };
 
 /// Cheap to clone; clones share the token. `P` is what is to be known of a fetch under way.
@@ -77,11 +78,15 @@ impl<P: Clone> Cell<P> {
                 Plan::Serve(token, None)
             }
             (Step::ServeAndFetch(token), Some(about)) => {
-                Plan::Serve(token, Some(self.take_off(&mut state, about)))
+                let need = state.need(ask, now);
+                Plan::Serve(token, Some(self.take_off(&mut state, about, need)))
             }
             (Step::Wait { fetch, instead }, about) => {
                 let landing = match about {
-                    Some(about) if fetch => Some(self.take_off(&mut state, about)),
+                    Some(about) if fetch => {
+                        let need = state.need(ask, now);
+                        Some(self.take_off(&mut state, about, need))
+                    }
                     _ => None,
                 };
                 match (state.flight(), instead) {
@@ -99,12 +104,13 @@ impl<P: Clone> Cell<P> {
         }
     }
 
-    fn take_off(&self, state: &mut State<Flight<P>>, about: P) -> Landing<P> {
+    fn take_off(&self, state: &mut State<Flight<P>>, about: P, need: Need) -> Landing<P> {
         let news = watch::Sender::new(News::Flying);
         let id = state.take_off(Flight { about, news });
         Landing {
             cell: self.clone(),
             id,
+            need,
         }
     }
 }
@@ -152,9 +158,15 @@ fn tell<P>(flight: Option<Flight<P>>, news: News) {
 pub(super) struct Landing<P> {
     cell: Cell<P>,
     id: u64,
+    need: Need,
 }
 
 impl<P> Landing<P> {
+    /// Why the fetch was started.
+    pub(super) fn need(&self) -> Need {
+        self.need
+    }
+
     /// Those who have something instead shall wait no longer.
     pub(super) fn slow(&self) {
         let news = self

@@ -1,12 +1,10 @@
 use std::{
-    error::Error as StdError,
     future::poll_fn,
-    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut as _, Bytes};
 use http::{Request, Response, StatusCode, Uri, response::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -25,11 +23,11 @@ use crate::{
     access_token::{AccessToken, ToAuthorizationServer},
     audience::Audience,
     budget::Budget,
-    challenge,
-    dpop::{Dpop, DpopLayer, SentProof},
-    error::{BoxError, Error, Kind},
-    event,
-    nonce::Nonce,
+    challenge, clock,
+    dpop::{Dpop, DpopLayer, Prover, SentProof},
+    error::{BoxError, Error, Kind, never_left},
+    event::{self, Cause},
+    nonce::{Nonce, Role},
     origin::Origin,
     replay::NoReplay,
 };
@@ -60,7 +58,7 @@ struct Exchange {
     endpoint: Uri,
     origin: Origin,
     authorization_server: ToAuthorizationServer,
-    dpop: DpopLayer<NoReplay>,
+    prover: Arc<Prover>,
     audience: Audience,
     /// Not only locked but held while it is on its way: it is used once at a time, whatever is asked for.
     refresh: Option<tokio::sync::Mutex<RefreshToken>>,
@@ -75,20 +73,21 @@ impl<C> TokenClient<C> {
         audience: Audience,
     ) -> Result<Self, Error> {
         let (endpoint, target) = request.check()?;
-        dpop.check_secure(target.origin(), target.is_secure())?;
+        let prover = Arc::clone(dpop.prover());
+        prover.check_secure(target.origin(), target.is_secure())?;
         if let Some(origin) = audience.first_insecure() {
-            dpop.check_secure(origin.as_str(), false)?;
+            prover.check_secure(origin.as_str(), false)?;
         }
         let origin = target.to_origin();
         let authorization_server = ToAuthorizationServer::new(Audience::origins([&origin])?);
-        let service = Mutex::new(Dpop::new(client, dpop.clone()));
+        let service = Mutex::new(Dpop::new(client, dpop));
         let refresh = request.refresh().map(tokio::sync::Mutex::new);
         let exchange = Exchange {
             request,
             endpoint,
             origin,
             authorization_server,
-            dpop,
+            prover,
             audience,
             refresh,
         };
@@ -219,8 +218,12 @@ impl Exchange {
             let sent = head.extensions.get::<SentProof>();
             let progress =
                 offered.is_some() && offered.as_ref() != sent.and_then(|sent| sent.nonce.as_ref());
-            if progress && budget.nonces > 0 && asks_for_nonce(&head, &body) {
-                event::nonce_challenge(self.origin.as_str());
+            let challenge = asks_for_nonce(&head, &body);
+            if challenge {
+                event::nonce_challenge(self.origin.as_str(), Role::AuthorizationServer);
+            }
+            if challenge && progress && budget.nonces > 0 {
+                event::sent_again(Cause::Nonce);
                 budget.nonces -= 1;
                 continue;
             }
@@ -228,23 +231,24 @@ impl Exchange {
                 && let Some(sent) = sent
             {
                 if self
-                    .dpop
+                    .prover
                     .learn_time(self.origin.as_str(), &head.headers, sent)
                 {
                     if budget.corrections > 0 {
+                        event::sent_again(Cause::Clock);
                         budget.corrections -= 1;
                         continue;
                     }
                 } else if let (None, Some(nonce)) = (&offered, &sent.nonce) {
                     // As at a resource server: it may have stopped to give nonces.
-                    self.dpop
+                    self.prover
                         .forget_authorization_servers(self.origin.as_str(), nonce);
                 }
             }
             let answer = response::parse(head.status, &head.headers, &body, &secrets);
             return answer.map_err(|error| Failure {
                 error,
-                retry_after: response::retry_after(&head.headers, self.dpop.now().wall),
+                retry_after: clock::retry_after(&head.headers, self.prover.now().wall),
             });
         }
     }
@@ -261,7 +265,11 @@ impl Exchange {
     }
 
     fn fetched(&self, answer: &TokenResponse) -> Result<Fetched, Failure> {
-        let token = AccessToken::new(&answer.access_token, self.dpop.key(), self.audience.clone());
+        let token = AccessToken::new(
+            &answer.access_token,
+            &self.prover.key,
+            self.audience.clone(),
+        );
         // No header can carry it, or it is bound to another key: the server's mistake, not the program's.
         let token = token.map_err(|error| Error::new(Kind::BadResponse, error.to_string()))?;
         let life = answer.life.unwrap_or_else(|| {
@@ -293,23 +301,6 @@ fn is_doubtful(status: StatusCode) -> bool {
         )
 }
 
-/// Whether an error tells that the request was never sent: there was no connection. What is not surely one of
-/// these may have left.
-fn never_left(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let refused = error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        // hyper-util's client says so of name lookup, TCP and TLS; its type is not known here.
-        if refused || error.is::<Error>() || error.to_string() == "client error (Connect)" {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
 /// The challenge stands in the body (RFC 9449, section 8); servers exist that write it as an API would.
 fn asks_for_nonce(head: &Parts, body: &[u8]) -> bool {
     response::asks_for_nonce(head.status, body)
@@ -329,25 +320,38 @@ fn not_sent(error: BoxError) -> Error {
     }
 }
 
-async fn read<B>(body: B) -> Result<Bytes, Error>
+async fn read<B>(body: B) -> Result<Zeroizing<Vec<u8>>, Error>
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    let body = std::pin::pin!(Limited::new(body, MAX_ANSWER_BYTES));
-    match body.collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Error::new(
+    let mut body = std::pin::pin!(Limited::new(body, MAX_ANSWER_BYTES));
+    let mut parts = Vec::new();
+    while let Some(frame) = body.frame().await {
+        parts.extend(frame.map_err(unread)?.into_data());
+    }
+    // All the room from the start: a vector that grows leaves copies of tokens behind.
+    let length = parts.iter().map(Buf::remaining).sum();
+    let mut read = Zeroizing::new(Vec::with_capacity(length));
+    for part in parts {
+        read.put(part);
+    }
+    Ok(read)
+}
+
+fn unread(error: BoxError) -> Error {
+    if error.is::<LengthLimitError>() {
+        return Error::new(
             Kind::BadResponse,
             format!(
                 "the token endpoint's answer is longer than {} KiB",
                 MAX_ANSWER_BYTES / 1024
             ),
-        )),
-        Err(source) => Err(Error::with_source(
-            Kind::Transport,
-            "the token endpoint's answer broke off",
-            source,
-        )),
+        );
     }
+    Error::with_source(
+        Kind::Transport,
+        "the token endpoint's answer broke off",
+        error,
+    )
 }

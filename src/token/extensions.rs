@@ -81,7 +81,7 @@ impl TokenParameters {
         }
     }
 
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let scope = self.0.scope.iter().map(|scope| ("scope", &**scope));
         let resources = self.0.resources.iter();
         let audiences = self.0.audiences.iter();

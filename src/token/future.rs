@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -19,7 +19,7 @@ use crate::{
     budget::{Budget, Left},
     challenge,
     error::{BoxError, Error, Kind},
-    event,
+    event::{self, Cause},
     replay::{Replay, spare},
 };
 
@@ -90,7 +90,7 @@ where
         R: Replay<B>,
     {
         let spare = spare(&stack.replay, &request);
-        let handle = token.for_request(&stack.dpop_below, Budget::FULL);
+        let handle = token.for_request(stack.cache.issuer(), &stack.dpop_below, Budget::FULL);
         request.extensions_mut().insert(handle);
         let future = service.call(request);
         let sent = Sent {
@@ -191,7 +191,7 @@ where
     ) -> Result<Answer<Response<ResBody>>, BoxError> {
         let budget = self.stack.read(&mut response, &self.token, Budget::FULL)?;
         Ok(match (budget, self.spare) {
-            (Some(budget), Some(again)) => {
+            (Some(budget), Some(again)) if self.stack.is_whole(&again) => {
                 let wish = Wish::better_than(self.token, response, budget);
                 Answer::Renew(Box::pin(self.stack.fetch_and_send(
                     self.service,
@@ -199,7 +199,11 @@ where
                     wish,
                 )))
             }
-            _ => Answer::Done(response),
+            (Some(_), _) => {
+                event::not_sent_again(Cause::Token);
+                Answer::Done(response)
+            }
+            (None, _) => Answer::Done(response),
         })
     }
 }
@@ -243,23 +247,35 @@ impl<R> Stack<R> {
     {
         loop {
             let token = match (self.cache.wait(&wish.ask).await, wish.refused) {
-                (Ok(token), _) => token,
+                (Ok(token), None) => token,
+                (Ok(token), Some(_)) if self.replay.take_over(request.body_mut()) => {
+                    event::sent_again(Cause::Token);
+                    token
+                }
+                (Ok(_), Some(response)) => {
+                    event::not_sent_again(Cause::Token);
+                    return Ok(response);
+                }
                 (Err(_), Some(response)) => return Ok(response),
                 (Err(error), None) => return Err(error.into()),
             };
             let spare = spare(&self.replay, &request);
-            let handle = token.for_request(&self.dpop_below, wish.budget);
+            let handle = token.for_request(self.cache.issuer(), &self.dpop_below, wish.budget);
             request.extensions_mut().insert(handle);
             poll_fn(|cx| service.poll_ready(cx))
                 .await
                 .map_err(Into::into)?;
             let mut response = service.call(request).await.map_err(Into::into)?;
             match (self.read(&mut response, &token, wish.budget)?, spare) {
-                (Some(budget), Some(again)) => {
+                (Some(budget), Some(again)) if self.is_whole(&again) => {
                     request = again;
                     wish = Wish::better_than(token, response, budget);
                 }
-                _ => return Ok(response),
+                (Some(_), _) => {
+                    event::not_sent_again(Cause::Token);
+                    return Ok(response);
+                }
+                (None, _) => return Ok(response),
             }
         }
     }
@@ -274,16 +290,23 @@ impl<R> Stack<R> {
     ) -> Result<Option<Budget>, BoxError> {
         self.check_order()?;
         let left = response.extensions_mut().remove::<Left>();
-        if !refuses_token(response) {
+        // RFC 6750, section 3.1 and RFC 9449, section 7.1. A 403 asks for other rights, not for another token.
+        if !challenge::refuses(response, "invalid_token") {
             return Ok(None);
         }
-        if self.cache.refuse(token) {
-            event::token_refused();
-        }
+        self.cache.refuse(token);
         let Left(mut budget) = left.unwrap_or(Left(budget));
         let again = budget.corrections > 0;
         budget.corrections = 0;
         Ok(again.then_some(budget))
+    }
+
+    /// Whether a spare request could be sent now: nobody is to wait for a token in vain.
+    fn is_whole<B>(&self, spare: &Request<B>) -> bool
+    where
+        R: Replay<B>,
+    {
+        self.replay.replay(spare).is_some()
     }
 
     /// Without a `Dpop` below, the request went out with no token, and its answer means nothing.
@@ -298,12 +321,6 @@ impl<R> Stack<R> {
         )
         .into())
     }
-}
-
-/// RFC 6750, section 3.1 and RFC 9449, section 7.1. A 403 asks for other rights, not for another token.
-fn refuses_token<B>(response: &Response<B>) -> bool {
-    response.status() == StatusCode::UNAUTHORIZED
-        && challenge::has_error(response.headers(), "invalid_token")
 }
 
 impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>

@@ -88,7 +88,7 @@ impl<R: Clone> TokenLayer<R> {
         let make = Make {
             timeout: client.time_limit(),
             client: Arc::new(client),
-            clock: Arc::clone(dpop.clock()),
+            clock: Arc::clone(&dpop.prover().clock),
         };
         let tokens = Tokens {
             partitions: Partitions::new(make.cache(&TokenParameters::new())),
@@ -97,7 +97,7 @@ impl<R: Clone> TokenLayer<R> {
         Ok(Self {
             tokens: Arc::new(tokens),
             audience,
-            origin: dpop.default_origin().cloned(),
+            origin: dpop.prover().origin.clone(),
             replay: dpop.replay_policy().clone(),
         })
     }

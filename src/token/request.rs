@@ -304,33 +304,27 @@ impl TokenRequest {
         parameters: &TokenParameters,
         refresh_token: Option<&str>,
     ) -> Request<Full<Bytes>> {
-        let mut body = Serializer::new(String::new());
-        match refresh_token {
-            None => {
-                body.append_pair("grant_type", "client_credentials");
-            }
-            Some(refresh_token) => {
-                body.append_pair("grant_type", "refresh_token");
-                body.append_pair("refresh_token", refresh_token);
-            }
-        }
+        let mut pairs: Vec<(&str, &str)> = match refresh_token {
+            None => vec![("grant_type", "client_credentials")],
+            Some(token) => vec![("grant_type", "refresh_token"), ("refresh_token", token)],
+        };
         let own = self.parameters.iter();
-        body.extend_pairs(own.filter(|(name, _)| !parameters.replace(name)));
-        body.extend_pairs(parameters.pairs());
+        let own = own.filter(|(name, _)| !parameters.replace(name));
+        pairs.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
+        pairs.extend(parameters.pairs());
         let mut authorization = None;
         match &self.authentication {
-            ClientAuthentication::None => {
-                body.append_pair("client_id", &self.client_id);
-            }
+            ClientAuthentication::None => pairs.push(("client_id", &self.client_id)),
             ClientAuthentication::SecretPost(secret) => {
-                body.append_pair("client_id", &self.client_id);
-                body.append_pair("client_secret", secret);
+                pairs.push(("client_id", &self.client_id));
+                pairs.push(("client_secret", secret));
             }
             ClientAuthentication::SecretBasic(secret) => {
                 authorization = Some(basic(&self.client_id, secret));
             }
         }
-        let mut request = Request::new(Full::new(Bytes::from(body.finish())));
+        let body = Bytes::from_owner(encoded_pairs(&pairs));
+        let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = endpoint.clone();
         let headers = request.headers_mut();
@@ -360,14 +354,12 @@ impl TokenRequest {
             ClientAuthentication::None => {}
             ClientAuthentication::SecretPost(secret)
             | ClientAuthentication::SecretBasic(secret) => {
-                let pair = Zeroizing::new(credentials(&self.client_id, secret));
+                let pair = credentials(&self.client_id, secret);
                 secrets.push(Zeroizing::new(BASE64.encode(pair.as_bytes())));
                 secrets.push(secret.clone());
             }
         }
-        let encoded = |secret: &Zeroizing<String>| {
-            Zeroizing::new(byte_serialize(secret.as_bytes()).collect::<String>())
-        };
+        let encoded = |secret: &Zeroizing<String>| encoded(secret);
         let encoded: Vec<_> = secrets.iter().map(encoded).collect();
         secrets.extend(encoded);
         // The longest first: one may be a part of another.
@@ -376,18 +368,33 @@ impl TokenRequest {
     }
 }
 
-fn credentials(id: &str, secret: &str) -> String {
-    let mut pair: String = byte_serialize(id.as_bytes()).collect();
-    pair.push(':');
-    pair.extend(byte_serialize(secret.as_bytes()));
-    pair
+/// How much longer a text gets in a form, at the most. What has all its room from the start does not grow: a text
+/// that grows leaves copies behind.
+const FORM_FACTOR: usize = 3;
+
+fn encoded(text: &str) -> Zeroizing<String> {
+    let mut form = Zeroizing::new(String::with_capacity(text.len() * FORM_FACTOR));
+    form.extend(byte_serialize(text.as_bytes()));
+    form
+}
+
+fn encoded_pairs(pairs: &[(&str, &str)]) -> Zeroizing<String> {
+    let room = |(name, value): &(&str, &str)| (name.len() + value.len()) * FORM_FACTOR + "&=".len();
+    let form = String::with_capacity(pairs.iter().map(room).sum());
+    Zeroizing::new(Serializer::new(form).extend_pairs(pairs).finish())
+}
+
+fn credentials(id: &str, secret: &str) -> Zeroizing<String> {
+    let (id, secret) = (encoded(id), encoded(secret));
+    Zeroizing::new([id.as_str(), ":", &secret].concat())
 }
 
 fn basic(id: &str, secret: &str) -> HeaderValue {
-    let pair = Zeroizing::new(credentials(id, secret));
-    let value = format!("Basic {}", BASE64.encode(pair.as_bytes()));
+    let base64 = Zeroizing::new(BASE64.encode(credentials(id, secret).as_bytes()));
+    let value = Zeroizing::new(["Basic ", &base64].concat());
     // Base64 is ASCII, so this default is never taken.
-    let mut value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("Basic"));
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
+        .unwrap_or(HeaderValue::from_static("Basic"));
     value.set_sensitive(true);
     value
 }

@@ -1,24 +1,27 @@
 //! Reading an answer of the token endpoint (RFC 6749, sections 5.1 and 5.2). Pure.
 
-use std::time::{Duration, SystemTime};
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{
     HeaderMap, StatusCode,
-    header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    header::{CONTENT_TYPE, LOCATION},
 };
-use serde_json::{Map, Value};
+use serde_json::{Value, value::RawValue};
 use zeroize::Zeroizing;
 
-use crate::{
-    clock,
-    error::{Error, Kind, OAuthError},
-};
+use crate::error::{Error, Kind, OAuthError};
 
 /// Less would ask for a token with every request; a token that claims more is renewed once a day.
 const LIFE: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 
+/// How long an escape in a JSON text may be: `\n`, `\u00e9`, `\ud83d\ude00`.
+const ESCAPES: [usize; 3] = [2, 6, 12];
+
 /// As much of a server's text as an error shows.
 const SHOWN_BYTES: usize = 256;
+
+/// What an answer holds, in its own memory: a `serde_json::Value` would copy tokens, and drop the copies unwiped.
+type Members<'a> = BTreeMap<String, &'a RawValue>;
 
 /// A successful answer.
 pub(crate) struct TokenResponse {
@@ -43,27 +46,13 @@ impl From<Error> for Failure {
     }
 }
 
-/// `Retry-After`, as seconds or as a date (RFC 9110, section 10.2.3). What is neither asks for nothing.
-pub(crate) fn retry_after(headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // More than fits is as long as it gets.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
-    }
-    let then = httpdate::parse_http_date(value).ok()?;
-    // By the clock that wrote it, if that tells the time.
-    let now = clock::date(headers).unwrap_or(wall);
-    Some(then.duration_since(now).unwrap_or_default())
-}
-
 /// The refresh token that came with an answer, whatever else is wrong with it. None at all if it is no
 /// answer of a token endpoint: it may have been one before something on its way made it that.
 pub(crate) fn refresh_token(status: StatusCode, body: &[u8]) -> Option<Option<Zeroizing<String>>> {
-    let members: Map<String, Value> = status
+    let members: Members<'_> = status
         .is_success()
         .then(|| serde_json::from_slice(body).ok())??;
-    let token = text(&members, "refresh_token").filter(|token| !token.is_empty());
-    Some(token.map(|token| Zeroizing::new(token.to_owned())))
+    Some(text(&members, "refresh_token").filter(|token| !token.is_empty()))
 }
 
 /// Reads an answer. `secrets` are those of the request, which a server might repeat in its texts.
@@ -79,9 +68,8 @@ pub(crate) fn parse(
             redirected(status, headers, secrets),
         ));
     }
-    let members = match serde_json::from_slice(body) {
-        Ok(Value::Object(members)) => members,
-        _ => return Err(no_oauth(status, headers, body, secrets)),
+    let Ok(members) = serde_json::from_slice(body) else {
+        return Err(no_oauth(status, headers, body, secrets));
     };
     if status.is_success() {
         return success(&members, secrets);
@@ -90,8 +78,8 @@ pub(crate) fn parse(
     if let Some(code) = text(&members, "error").filter(|_| status.is_client_error()) {
         let error = OAuthError {
             status,
-            code: clean(code, secrets),
-            description: text(&members, "error_description").map(|text| clean(text, secrets)),
+            code: clean(&code, secrets),
+            description: text(&members, "error_description").map(|text| clean(&text, secrets)),
         };
         let mut message = format!(
             "the authorization server refused the token request: {}",
@@ -110,32 +98,33 @@ pub(crate) fn parse(
 
 /// Whether an answer asks for a proof with another nonce (RFC 9449, section 8).
 pub(crate) fn asks_for_nonce(status: StatusCode, body: &[u8]) -> bool {
-    refusal(status, body).is_some_and(|members| text(&members, "error") == Some("use_dpop_nonce"))
+    refusal(status, body).is_some_and(|members| {
+        text(&members, "error").is_some_and(|error| *error == "use_dpop_nonce")
+    })
 }
 
 /// Whether an answer refuses the proof (RFC 9449, section 5). Servers exist that call it an
 /// `invalid_request` and tell only a reader what it is about.
 pub(crate) fn refuses_proof(status: StatusCode, body: &[u8]) -> bool {
-    refusal(status, body).is_some_and(|members| match text(&members, "error") {
-        Some("invalid_dpop_proof") => true,
-        Some("invalid_request") => {
-            text(&members, "error_description").is_some_and(|text| text.contains("DPoP"))
-        }
-        _ => false,
+    refusal(status, body).is_some_and(|members| {
+        text(&members, "error").is_some_and(|error| match error.as_str() {
+            "invalid_dpop_proof" => true,
+            "invalid_request" => {
+                text(&members, "error_description").is_some_and(|text| text.contains("DPoP"))
+            }
+            _ => false,
+        })
     })
 }
 
-fn refusal(status: StatusCode, body: &[u8]) -> Option<Map<String, Value>> {
+fn refusal(status: StatusCode, body: &[u8]) -> Option<Members<'_>> {
     let refusal = status
         .is_client_error()
         .then(|| serde_json::from_slice(body));
     refusal?.ok()
 }
 
-fn success(
-    members: &Map<String, Value>,
-    secrets: &[Zeroizing<String>],
-) -> Result<TokenResponse, Error> {
+fn success(members: &Members<'_>, secrets: &[Zeroizing<String>]) -> Result<TokenResponse, Error> {
     let token = text(members, "access_token").filter(|token| !token.is_empty()).ok_or_else(|| {
         Error::new(
             Kind::BadResponse,
@@ -143,7 +132,6 @@ fn success(
              section 5.1)?",
         )
     })?;
-    let token = Zeroizing::new(token.to_owned());
     let token_type = text(members, "token_type").ok_or_else(|| {
         Error::new(
             Kind::Downgrade,
@@ -157,19 +145,19 @@ fn success(
             format!(
                 "the authorization server gave a `{}` token, not one that is bound to the key: switch DPoP \
                  on for this client at the server (RFC 9449, section 5)",
-                clean(token_type, secrets)
+                clean(&token_type, secrets)
             ),
         ));
     }
     Ok(TokenResponse {
         access_token: token,
-        life: life(members.get("expires_in")),
+        life: members.get("expires_in").and_then(|raw| life(raw)),
     })
 }
 
 /// `expires_in` as servers write it: a number, a number in a string, or nonsense, which counts as missing.
-fn life(expires_in: Option<&Value>) -> Option<Duration> {
-    let seconds = match expires_in? {
+fn life(expires_in: &RawValue) -> Option<Duration> {
+    let seconds = match serde_json::from_str(expires_in.get()).ok()? {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok()?,
         _ => return None,
@@ -248,15 +236,33 @@ fn advice(code: &str) -> Option<&'static str> {
     })
 }
 
-fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    members.get(name).and_then(Value::as_str)
+/// A member that is a text.
+fn text(members: &Members<'_>, name: &str) -> Option<Zeroizing<String>> {
+    let raw = members.get(name)?.get();
+    let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
+    // Escapes are longer than what they mean, so it does not grow: a text that grows leaves copies behind. So does
+    // a parser that undoes them, which sees each one alone.
+    let mut text = Zeroizing::new(String::with_capacity(rest.len()));
+    while let Some((plain, _)) = rest.split_once('\\') {
+        text.push_str(plain);
+        rest = &rest[plain.len()..];
+        let (character, length) = ESCAPES.iter().find_map(|length| {
+            let escape = format!("\"{}\"", rest.get(..*length)?);
+            let character = serde_json::from_str::<char>(&escape).ok()?;
+            Some((character, *length))
+        })?;
+        text.push(character);
+        rest = &rest[length..];
+    }
+    text.push_str(rest);
+    Some(text)
 }
 
 /// A server's text, fit for an error: without secrets, short, in printable ASCII.
 pub(crate) fn clean(text: &str, secrets: &[Zeroizing<String>]) -> String {
-    let mut text = text.to_owned();
+    let mut text = Zeroizing::new(text.to_owned());
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret.as_str(), "***");
+        text = masked(&text, secret);
     }
     text.chars()
         .map(|c| {
@@ -268,6 +274,19 @@ pub(crate) fn clean(text: &str, secrets: &[Zeroizing<String>]) -> String {
         })
         .take(SHOWN_BYTES)
         .collect()
+}
+
+/// `str::replace` would leave what it replaces in the memory that it outgrows.
+fn masked(text: &str, secret: &str) -> Zeroizing<String> {
+    const MASK: &str = "***";
+    let mut masked = Zeroizing::new(String::with_capacity(text.len() * MASK.len()));
+    let mut parts = text.split(secret);
+    masked.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        masked.push_str(MASK);
+        masked.push_str(part);
+    }
+    masked
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::{
     access_token::AccessToken,
     clock::Now,
     error::{Error, Kind},
+    event::Need,
 };
 
 /// A request on its way when the token ends is refused, so the last of its life is not used: a tenth, but
@@ -166,6 +167,20 @@ impl<F> State<F> {
         }
     }
 
+    /// Why a fetch that `plan` asks for is started.
+    pub(super) fn need(&self, ask: &Ask, now: Now) -> Need {
+        match &self.current {
+            None => Need::First,
+            Some(current) if current.refused => Need::Refused,
+            Some(current) if current.usable_until <= now.steady => Need::Over,
+            Some(current) if !current.pleases(ask) => match ask.since {
+                Some(_) => Need::Forced,
+                None => Need::Refused,
+            },
+            Some(_) => Need::Due,
+        }
+    }
+
     /// A refused token that has not ended: one server may refuse what all others accept, so it serves
     /// whenever the authorization server does not answer at once with a better one.
     fn replace(&self, refused: AccessToken, open: bool) -> Step {
@@ -245,6 +260,7 @@ impl<F> State<F> {
                 self.failures = self.failures.saturating_add(1);
                 let wait = wait_after(self.failures, retry_after, chance);
                 self.gate = Some(now.steady + wait);
+                let error = error.until(now.steady + wait);
                 self.last_error = Some(error.clone());
                 Err((error, wait))
             }

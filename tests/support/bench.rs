@@ -15,7 +15,10 @@ use tokio::{task::JoinHandle, time::Instant};
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_dpop::{Audience, BoxError, DpopLayer, Error, TokenLayer, TokenRequest};
 
-use super::{API, Answer, ENDPOINT, Fake, a3_key, get, invalid_token, ok, token};
+use super::{
+    API, Answer, ENDPOINT, Fake, Seen, a3_key, get, invalid_token, nonce_challenge, ok, plain,
+    token, token_nonce_challenge,
+};
 
 pub(crate) const AS: &str = "as.example.com";
 pub(crate) const RS: &str = "api.example.com";
@@ -61,7 +64,7 @@ pub(crate) fn bench(fake: &Fake, dpop: DpopLayer, request: TokenRequest) -> (Tok
 /// Both layers over a resource server.
 pub(crate) fn over(tokens: TokenLayer, dpop: DpopLayer, fake: &Fake) -> Stack {
     let layers = ServiceBuilder::new().layer(tokens).layer(dpop);
-    BoxCloneSyncService::new(layers.service(fake.clone()))
+    BoxCloneSyncService::new(layers.service(fake.clone()).map_response(plain))
 }
 
 pub(crate) fn find(error: &BoxError) -> Error {
@@ -86,6 +89,24 @@ pub(crate) fn servers(
             true => ok(),
             false => invalid_token(),
         }
+    })
+}
+
+/// Both want the nonce `n`.
+pub(crate) fn challenging() -> Fake {
+    Fake::new(|seen, _| match (seen.uri.host(), seen.nonce()) {
+        (Some(AS), None) => token_nonce_challenge("n"),
+        (Some(AS), _) => token("t", 300),
+        (_, None) => nonce_challenge("n"),
+        _ => ok(),
+    })
+}
+
+/// Gives the tokens `t0`, `t1`, …, and answers all else so.
+pub(crate) fn api(answers: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Fake {
+    Fake::new(move |seen, _| match seen.uri.host() {
+        Some(AS) => token(&format!("t{}", seen.number), 300),
+        _ => answers(seen),
     })
 }
 

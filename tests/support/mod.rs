@@ -21,7 +21,10 @@ use p256::ecdsa::{Signature, SigningKey, signature::Signer as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::Service;
-use tower_dpop::{AccessToken, Audience, BoxError, DpopKey, DpopLayer, TokenLayer, TokenRequest};
+use tower_dpop::{
+    AccessToken, Audience, BoxError, DpopKey, DpopLayer, TokenLayer, TokenRequest,
+    dpop::ResponseBody,
+};
 
 /// The published and the project's own vectors; see the file's `note` members for their sources.
 pub(crate) fn vectors() -> Value {
@@ -390,7 +393,15 @@ pub(crate) fn token(token: &str, seconds: u64) -> Answer {
     )
 }
 
-pub(crate) async fn text(response: Answer) -> String {
+/// A stack's answer as the server gave it.
+pub(crate) fn plain(answer: Response<ResponseBody<Full<Bytes>>>) -> Answer {
+    answer.map(ResponseBody::into_inner)
+}
+
+pub(crate) async fn text<B>(response: Response<B>) -> String
+where
+    B: http_body::Body<Error: std::fmt::Debug>,
+{
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }

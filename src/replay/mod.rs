@@ -4,16 +4,37 @@
 //! done depends on the body; where it cannot, the caller gets the server's own answer, and what was learned
 //! from it serves the next request. A body is never sent empty or half in place of itself.
 
+mod body;
+mod record;
+mod waiting;
+
 use http::Request;
 use http_body::Body;
 
+pub use self::body::ReplayBody;
+use crate::error::BoxError;
+
 /// Makes a body a second time, or says that it cannot.
 ///
-/// Asked before the request is sent for the first time, while the body is still whole. [`CloneBody`] is the
-/// default; [`DpopLayer::replay`](crate::DpopLayer::replay) sets another.
+/// [`CloneBody`] is the default; [`DpopLayer::replay`](crate::DpopLayer::replay) sets another.
+///
+/// | body | policy |
+/// |---|---|
+/// | `Full<Bytes>`, `String`, and whatever else is cheap to clone | [`CloneBody`] |
+/// | a stream, tonic's, axum's, a boxed one: in a [`ReplayBody`] | [`RecordedBody`] |
+/// | any, but only requests without a body are to be sent again | [`EmptyBody`] |
+/// | any, and nothing is to be sent again | [`NoReplay`] |
 pub trait Replay<B> {
-    /// The body of the request again, or `None` if it is to be sent only once.
+    /// The body of the request again, or `None` if it is to be sent only once. Asked before a request is sent, while
+    /// the body is still whole; and of a spare, whether it could be sent now.
     fn replay(&self, request: &Request<B>) -> Option<B>;
+
+    /// Asked when the spare body that [`replay`](Self::replay) made is about to be sent, since the first one may
+    /// have been read meanwhile: whether it can still be sent whole. From here on it alone is read further.
+    fn take_over(&self, spare: &mut B) -> bool {
+        let _ = spare;
+        true
+    }
 }
 
 /// Clones the body: for `Full<Bytes>`, `Empty<Bytes>`, `String` and whatever else is cheap to clone.
@@ -26,6 +47,26 @@ pub struct CloneBody;
 impl<B: Clone> Replay<B> for CloneBody {
     fn replay(&self, request: &Request<B>) -> Option<B> {
         Some(request.body().clone())
+    }
+}
+
+/// Sends again what a [`ReplayBody`] has kept: for bodies that cannot be cloned. What was longer than its limit
+/// is not sent again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RecordedBody;
+
+impl<B> Replay<ReplayBody<B>> for RecordedBody
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn replay(&self, request: &Request<ReplayBody<B>>) -> Option<ReplayBody<B>> {
+        let body = request.body();
+        body.is_whole().then(|| body.again())
+    }
+
+    fn take_over(&self, spare: &mut ReplayBody<B>) -> bool {
+        spare.take_over()
     }
 }
 
@@ -61,6 +102,10 @@ impl<B, P: Replay<B>> Replay<B> for IdempotentOnly<P> {
     fn replay(&self, request: &Request<B>) -> Option<B> {
         let idempotent = request.method().is_idempotent();
         idempotent.then(|| self.0.replay(request)).flatten()
+    }
+
+    fn take_over(&self, spare: &mut B) -> bool {
+        self.0.take_over(spare)
     }
 }
 

@@ -1,0 +1,151 @@
+//! What signs requests, and what it has learned of the servers: the part of the layer that knows no bodies.
+
+use std::{sync::Arc, time::SystemTime};
+
+use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
+
+use super::{
+    SentProof,
+    plan::{Plan, Signer},
+};
+use crate::{
+    access_token::{AccessToken, ToAuthorizationServer},
+    clock::{Clock, Now, unix},
+    error::{Error, Kind},
+    key::DpopKey,
+    nonce::{Nonce, NonceStore, Role},
+    origin::{Origin, Target},
+    proof::{DPOP, Proof},
+};
+
+/// Clones share nonces and clocks.
+#[derive(Clone)]
+pub(crate) struct Prover {
+    /// Of requests to an authorization server, and of new tokens.
+    pub(crate) key: DpopKey,
+    pub(crate) clock: Arc<Clock>,
+    /// Of requests whose URI is a path only.
+    pub(crate) origin: Option<Origin>,
+    pub(super) allow_plain_http: bool,
+    nonces: Arc<NonceStore>,
+}
+
+impl Prover {
+    pub(super) fn new(key: DpopKey) -> Self {
+        Self {
+            key,
+            clock: Arc::default(),
+            origin: None,
+            allow_plain_http: false,
+            nonces: Arc::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The date of a proof that is sent now.
+    pub(super) fn date(&self, plan: &Plan, now: Now) -> SystemTime {
+        self.clock.at(plan.origin(), now)
+    }
+
+    /// Learns the time of a server that refused a proof. Whether that was wrong enough to be the reason.
+    pub(crate) fn learn_time(&self, origin: &str, headers: &HeaderMap, sent: &SentProof) -> bool {
+        let clock = &self.clock;
+        clock.learn(origin, headers, sent.at, sent.dated, sent.round_trip)
+    }
+
+    pub(crate) fn check_secure(&self, origin: &str, secure: bool) -> Result<(), Error> {
+        if secure || self.allow_plain_http {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::InsecureHttp,
+            format!(
+                "refused to send credentials in clear to `{origin}`: use https (plain http is for loopback \
+                 hosts)"
+            ),
+        ))
+    }
+
+    /// Who signs this request, and for whom; none if it is none of ours.
+    pub(super) fn plan<B>(&self, request: &mut Request<B>) -> Result<Option<Plan>, Error> {
+        // The mark counts more than a token that came along: what an authorization server is sent has none.
+        let mark = request.extensions_mut().remove::<ToAuthorizationServer>();
+        let (signer, audience) = match (mark, request.extensions().get::<AccessToken>()) {
+            (Some(mark), _) => {
+                request.extensions_mut().remove::<AccessToken>();
+                (Signer::Key(self.key.clone()), mark.audience().clone())
+            }
+            (None, Some(token)) => {
+                token.passes_dpop();
+                (Signer::Token(token.clone()), token.audience().clone())
+            }
+            (None, None) => return Ok(None),
+        };
+        let Some(target) = Target::of_any(request.uri(), self.origin.as_ref())? else {
+            return Ok(None);
+        };
+        if !audience.allows(target.origin()) {
+            return Ok(None);
+        }
+        if let (Signer::Token(_), Some(token)) = (&signer, request.extensions_mut().get_mut()) {
+            AccessToken::sign_once(token)?;
+        }
+        self.check_secure(target.origin(), target.is_secure())?;
+        target.canonicalize(request);
+        Ok(Some(Plan { target, signer }))
+    }
+
+    /// Writes a fresh proof, and the token if there is one, in place of whatever stood there.
+    pub(super) fn stamp<B>(
+        &self,
+        request: &mut Request<B>,
+        plan: &Plan,
+        nonce: Option<&Nonce>,
+        dated: SystemTime,
+    ) -> Result<(), Error> {
+        let (key, token) = (plan.key(), plan.token());
+        let ath = token.map(AccessToken::ath);
+        let nonce = nonce.map(Nonce::as_str);
+        let proof = Proof::for_target(request.method(), &plan.target, ath, nonce);
+        let proof = proof.sign_once(key, unix(dated))?;
+        let mut proof = HeaderValue::try_from(proof).map_err(|source| {
+            Error::with_source(Kind::Sign, "the proof is no header value", source)
+        })?;
+        proof.set_sensitive(true);
+        let headers = request.headers_mut();
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token.authorization().clone());
+        }
+        headers.insert(DPOP, proof);
+        Ok(())
+    }
+
+    pub(super) fn last_nonce(&self, plan: &Plan) -> Option<Nonce> {
+        self.nonces
+            .get(plan.key().thumbprint(), plan.origin(), plan.role())
+    }
+
+    pub(super) fn learn(&self, plan: &Plan, nonce: &Nonce) {
+        let key = plan.key().thumbprint();
+        self.nonces
+            .learn(key, plan.origin(), plan.role(), nonce.clone());
+    }
+
+    pub(super) fn forget(&self, plan: &Plan, nonce: &Nonce) {
+        let key = plan.key().thumbprint();
+        self.nonces.forget(key, plan.origin(), plan.role(), nonce);
+    }
+
+    /// The same for whoever reads the authorization server's answers.
+    pub(crate) fn forget_authorization_servers(&self, origin: &str, nonce: &Nonce) {
+        self.nonces.forget(
+            self.key.thumbprint(),
+            origin,
+            Role::AuthorizationServer,
+            nonce,
+        );
+    }
+}
