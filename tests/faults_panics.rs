@@ -22,7 +22,7 @@ use support::{
     bench::{AS, audience, request, secs},
     get, invalid_token, nonce_challenge, ok, token, token_nonce_challenge,
 };
-use tokio::task::JoinError;
+use tokio::{sync::Mutex, task::JoinError};
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_dpop::{BoxError, CloneBody, DpopLayer, Replay, TokenLayer};
 use tracing::{Event, Metadata, Subscriber, span};
@@ -97,6 +97,9 @@ async fn callers(stack: &Stack, count: usize) -> usize {
     panics
 }
 
+/// Whoever listens to a log in one thread may hear nothing of what another thread came to first: one test at a time.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 /// Lays the mine at each place that is reached, one after the other.
 async fn at_every_step<R>(
     name: &str,
@@ -104,6 +107,7 @@ async fn at_every_step<R>(
 ) where
     R: Replay<Full<Bytes>> + Clone + Send + Sync + 'static,
 {
+    let _alone = ALONE.lock().await;
     let mut steps = 0;
     loop {
         let mine = Mine::at(steps);
