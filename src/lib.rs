@@ -147,6 +147,7 @@ mod clock;
 pub mod dpop;
 mod error;
 mod event;
+mod json;
 mod key;
 mod nonce;
 mod origin;

@@ -23,7 +23,6 @@
 //! ```
 
 mod htu;
-mod json;
 mod sign;
 mod verdict;
 mod verify;
@@ -32,10 +31,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL}
 use http::HeaderName;
 use sha2::{Digest as _, Sha256};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use self::htu::same_target;
 #[cfg(feature = "testing")]
-pub(crate) use self::verify::MAX_AGE;
+pub(crate) use self::verify::{MAX_AGE, MAX_AHEAD};
 pub use self::{
     sign::Proof,
     verdict::{InvalidProof, ValidProof},

@@ -36,17 +36,10 @@ impl Refusal {
         }
     }
 
-    /// The challenge of a resource server (RFC 9449, section 7.1).
-    pub(super) fn challenge(status: StatusCode, fault: Fault) -> Self {
-        let Fault { code, reason } = fault;
-        let text = format!(r#"DPoP error="{code}", error_description="{reason}", algs="ES256""#);
-        Self::empty(status, reason).header(WWW_AUTHENTICATE, &text)
-    }
-
     /// Leaves out a value that no header can carry; ours are all ASCII.
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::try_from(value) {
-            self.response.headers_mut().insert(name, value);
+            self.response.headers_mut().append(name, value);
         }
         self
     }
@@ -58,6 +51,16 @@ pub(super) fn json(status: StatusCode, body: String) -> Response<Bytes> {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// A successful answer of the token endpoint, once its token is bound to no key.
+pub(super) fn unbound(response: Response<Bytes>, token_type: &str) -> Response<Bytes> {
+    let member = |token_type: &str| format!(r#""token_type":{}"#, json!(token_type));
+    response.map(|body| {
+        String::from_utf8_lossy(&body)
+            .replacen(&member(token_type), &member("Bearer"), 1)
+            .into()
+    })
 }
 
 /// A 401 with the challenge that was ordered.
@@ -76,8 +79,13 @@ pub(super) fn date(now: Duration) -> HeaderValue {
     HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""))
 }
 
+/// Whole seconds, rounded up: nothing is to end before it is said to, nor to be asked for too soon.
+pub(super) fn seconds_up(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 /// No answer of these servers may be kept: they hold tokens and nonces (RFC 6749, 5.1; RFC 9449, 8.2).
-fn response(status: StatusCode, body: Bytes) -> Response<Bytes> {
+pub(super) fn response(status: StatusCode, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response

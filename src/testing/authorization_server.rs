@@ -4,23 +4,28 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{
-    CLIENT_ID, CLIENT_SECRET, Nonces, Recorded, TokenFormat,
+    CLIENT_ID, CLIENT_SECRET, Nonces, Profile, Recorded, TokenFormat,
+    issuer::{Issuer, USER},
     refresh_tokens::Family,
     server::{Endpoint as _, Server},
+    settings::ExpiresIn,
     shared::Order,
-    token_endpoint::{ExpiresIn, TokenEndpoint},
+    token_endpoint,
     tokens::Tokens,
 };
 use crate::DpopKey;
 
-/// An authorization server on loopback, with a token endpoint. See the [module documentation](crate::testing)
-/// for an example and for what it checks.
+mod clients;
+mod flows;
+
+/// An authorization server on loopback, with every endpoint that a client may need. See the
+/// [module documentation](crate::testing) for an example and for what it checks.
 ///
 /// A cheap handle: clones are the same server, which ends when the last of them is dropped, with all its
 /// connections. Whatever is set applies from the next request on.
 #[derive(Clone)]
 pub struct AuthorizationServer {
-    server: Arc<Server<TokenEndpoint>>,
+    server: Arc<Server<Issuer>>,
 }
 
 impl AuthorizationServer {
@@ -34,7 +39,7 @@ impl AuthorizationServer {
     /// There is no free port, or the operating system gives no random numbers.
     pub async fn start() -> io::Result<Self> {
         let tokens = Arc::new(Tokens::new()?);
-        let server = Server::start(|shared| TokenEndpoint::new(shared, tokens)).await?;
+        let server = Server::start(|shared| Issuer::new(shared, tokens)).await?;
         let server = Self {
             server: Arc::new(server),
         };
@@ -42,27 +47,33 @@ impl AuthorizationServer {
         Ok(server)
     }
 
-    /// Scheme, host and port, such as `http://127.0.0.1:40123`. It is the issuer of signed tokens, too.
+    /// Scheme, host and port, such as `http://127.0.0.1:40123`. It is the [`issuer`](Self::issuer), too.
     #[must_use]
     pub fn origin(&self) -> &str {
         self.endpoint().shared().origin()
     }
 
+    /// The issuer identifier (RFC 8414, section 2): of the metadata, of signed tokens, and of authorization
+    /// responses (RFC 9207).
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        self.origin()
+    }
+
     /// The URL to ask for tokens.
     #[must_use]
     pub fn token_endpoint(&self) -> String {
-        self.endpoint().url()
+        self.endpoint().url(token_endpoint::PATH)
     }
 
-    /// Adds a client with a secret, in place of any with the same id.
-    pub fn add_client(&self, id: impl Into<String>, secret: impl Into<String>) {
-        self.endpoint().add_client(id.into(), Some(secret.into()));
-    }
-
-    /// Adds a client without a secret, in place of any with the same id. RFC 6749, section 4.4 would keep
-    /// it from the client credentials grant; here it may, so that its requests can be tested.
-    pub fn add_public_client(&self, id: impl Into<String>) {
-        self.endpoint().add_client(id.into(), None);
+    /// Behaves as a server that is in use does; nonces, token format and token type included: what was set of
+    /// these before is over, and may be set anew. Proofs that were seen so far are forgotten.
+    pub fn profile(&self, profile: Profile) {
+        let rules = profile.rules();
+        let endpoint = self.endpoint();
+        endpoint.shared().set_rules(rules, (rules.token.nonces)());
+        self.token_format(rules.token.format);
+        self.token_type(rules.token.token_type);
     }
 
     /// When a nonce is asked for: never, unless set.
@@ -77,23 +88,23 @@ impl AuthorizationServer {
 
     /// How long tokens live: 300 s unless set. `expires_in` tells it in whole seconds.
     pub fn token_lifetime(&self, lifetime: Duration) {
-        self.endpoint().settings().lifetime = lifetime;
+        self.endpoint().state().settings.lifetime = lifetime;
     }
 
     /// How tokens look.
     pub fn token_format(&self, format: TokenFormat) {
-        self.endpoint().settings().format = format;
+        self.endpoint().state().settings.format = format;
     }
 
     /// The `token_type` that answers claim: `DPoP` unless set. The token is bound to the key in any case.
     pub fn token_type(&self, token_type: impl Into<String>) {
-        self.endpoint().settings().token_type = token_type.into();
+        self.endpoint().state().settings.token_type = token_type.into();
     }
 
     /// The `expires_in` that answers claim, as JSON text of whatever kind (`3600`, `"3600"`, `null`, `-1`);
     /// `None` leaves it out. Unless set, it is the real lifetime, which this does not change.
     pub fn expires_in(&self, json: Option<&str>) {
-        self.endpoint().settings().expires_in = match json {
+        self.endpoint().state().settings.expires_in = match json {
             Some(json) => ExpiresIn::Json(json.to_owned()),
             None => ExpiresIn::LeftOut,
         };
@@ -117,20 +128,23 @@ impl AuthorizationServer {
     ) -> String {
         let family = Family {
             client_id: client_id.into(),
+            subject: USER.to_owned(),
             scope: (!scope.is_empty()).then(|| scope.to_owned()),
             thumbprint: key.thumbprint().to_owned(),
+            ..Family::default()
         };
         let endpoint = self.endpoint();
-        endpoint
-            .refresh_tokens()
-            .issue(family, endpoint.shared().random())
+        let mut state = endpoint.state();
+        state
+            .refresh_tokens
+            .issue(Arc::new(family), endpoint.random())
     }
 
     /// Whether a refresh token is good for one use, and the answer holds the next (as it is, unless set). If
     /// not, the same one stays good, and the answer holds none. One that was used before this is switched
     /// off is not good again.
     pub fn rotate_refresh_tokens(&self, rotate: bool) {
-        self.endpoint().refresh_tokens().rotate = rotate;
+        self.endpoint().state().refresh_tokens.rotate = rotate;
     }
 
     /// How long after its first use a refresh token may be used again, by the server's clock: not at all,
@@ -140,12 +154,12 @@ impl AuthorizationServer {
     /// So a client that lost an answer need not begin anew, as the FAPI 2.0 Security Profile asks of servers
     /// that rotate.
     pub fn refresh_token_grace(&self, grace: Duration) {
-        self.endpoint().refresh_tokens().grace = grace;
+        self.endpoint().state().refresh_tokens.grace = grace;
     }
 
     /// Makes every refresh token so far invalid, and the access tokens that came from one.
     pub fn revoke_refresh_tokens(&self) {
-        self.endpoint().refresh_tokens().revoke_all();
+        self.endpoint().state().refresh_tokens.revoke_all();
     }
 
     /// Waits so long (by Tokio's clock) before an answer goes out. What is answered is decided before the
@@ -220,7 +234,7 @@ impl AuthorizationServer {
         self.endpoint().shared().keep_requests(n);
     }
 
-    pub(super) fn endpoint(&self) -> &TokenEndpoint {
+    pub(super) fn endpoint(&self) -> &Issuer {
         self.server.endpoint()
     }
 }

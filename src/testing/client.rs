@@ -1,4 +1,4 @@
-//! Client authentication (RFC 6749, section 2.3).
+//! Clients, and how they show who they are (RFC 6749, section 2.3).
 
 use std::collections::HashMap;
 
@@ -8,94 +8,98 @@ use http::{
     header::{AUTHORIZATION, WWW_AUTHENTICATE},
 };
 
-use super::{answer::Refusal, shared::Fault};
+use super::{answer::Refusal, form::Form, issuer::invalid_request, shared::Fault};
+use crate::DpopKey;
 
-/// Secrets by client id; a public client has none.
-pub(super) type Clients = HashMap<String, Option<String>>;
-
-/// Whether it is a client without a secret.
-pub(super) fn is_public(clients: &Clients, id: &str) -> bool {
-    clients.get(id).is_some_and(Option::is_none)
+/// What a client shows who it is by.
+pub(super) enum Credential {
+    /// A public client has nothing.
+    None,
+    Secret(String),
+    /// It signs assertions with this key, and nothing else will do.
+    Key(DpopKey),
 }
 
-/// The parameters of a request. One without a value counts as left out (RFC 6749, section 3.2).
-pub(super) struct Form(Vec<(String, String)>);
-
-impl Form {
-    /// None if a parameter stands twice that must not. Of all parameters only `resource` (RFC 8707) and
-    /// `audience` (RFC 8693) may.
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
-        let mut form = Self(Vec::new());
-        for (name, value) in form_urlencoded::parse(body) {
-            let may_repeat = name == "resource" || name == "audience";
-            if !may_repeat && form.0.iter().any(|(known, _)| *known == name) {
-                return None;
-            }
-            form.0.push((name.into_owned(), value.into_owned()));
-        }
-        Some(form)
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
-    }
-
-    pub(super) fn all<'a, 'n>(
-        &'a self,
-        name: &'n str,
-    ) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        self.0
-            .iter()
-            .filter(move |(known, value)| known == name && !value.is_empty())
-            .map(|(_, value)| value.as_str())
-    }
+/// All clients that a server knows.
+#[derive(Default)]
+pub(super) struct Clients {
+    by_id: HashMap<String, Credential>,
+    /// By the client's id. Those on loopback need not be here.
+    redirect_uris: HashMap<String, Vec<String>>,
 }
 
-/// The id of the client, if it shows who it is by exactly one method: `client_secret_basic`,
-/// `client_secret_post`, or `none` for a public client.
-pub(super) fn authenticate(
-    clients: &Clients,
-    headers: &HeaderMap,
-    form: &Form,
-) -> Result<String, Refusal> {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
-    let basic = fields.next();
-    let methods = usize::from(basic.is_some())
-        + usize::from(form.get("client_secret").is_some())
-        + usize::from(form.get("client_assertion").is_some());
-    if methods > 1 || fields.next().is_some() {
-        return Err(invalid_request(
-            "the client authenticates by more than one method",
-        ));
+impl Clients {
+    pub(super) fn add(&mut self, id: String, credential: Credential) {
+        self.by_id.insert(id, credential);
     }
-    if form.get("client_assertion").is_some() {
-        return Err(invalid_client("client assertions are not supported"));
+
+    pub(super) fn add_redirect_uri(&mut self, id: String, uri: String) {
+        self.redirect_uris.entry(id).or_default().push(uri);
     }
-    let (id, secret) = match basic {
-        None => {
-            let id = form
-                .get("client_id")
-                .ok_or_else(|| invalid_client("there is no client authentication"))?;
-            (id.to_owned(), form.get("client_secret").map(str::to_owned))
+
+    pub(super) fn get(&self, id: &str) -> Option<&Credential> {
+        self.by_id.get(id)
+    }
+
+    pub(super) fn is_public(&self, id: &str) -> bool {
+        matches!(self.get(id), Some(Credential::None))
+    }
+
+    /// Compared character by character (RFC 9700, section 2.1).
+    pub(super) fn has_redirect_uri(&self, id: &str, uri: &str) -> bool {
+        let known = self.redirect_uris.get(id);
+        known.is_some_and(|known| known.iter().any(|one| one == uri))
+    }
+
+    /// The id of the client, if it shows who it is by exactly one method. What became of an assertion is
+    /// known by now: it had to be looked at before the nonce.
+    pub(super) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        form: &Form,
+        assertion: Option<Result<String, &'static str>>,
+    ) -> Result<String, Refusal> {
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        let basic = fields.next();
+        let methods = usize::from(basic.is_some())
+            + usize::from(form.get("client_secret").is_some())
+            + usize::from(assertion.is_some());
+        if methods > 1 || fields.next().is_some() {
+            return Err(invalid_request(
+                "the client authenticates by more than one method",
+            ));
         }
-        Some(basic) => {
-            let (id, secret) = basic.to_str().ok().and_then(read_basic).ok_or_else(|| {
-                invalid_client("the Authorization header is not that of client_secret_basic")
-            })?;
-            if form.get("client_id").is_some_and(|other| other != id) {
-                return Err(invalid_request(
-                    "`client_id` is another than the one that authenticates",
-                ));
+        if let Some(assertion) = assertion {
+            return assertion.map_err(invalid_client);
+        }
+        let (id, secret) = match basic {
+            None => {
+                let id = form
+                    .get("client_id")
+                    .ok_or_else(|| invalid_client("there is no client authentication"))?;
+                (id.to_owned(), form.get("client_secret").map(str::to_owned))
             }
-            (id, Some(secret))
+            Some(basic) => {
+                let (id, secret) = basic.to_str().ok().and_then(read_basic).ok_or_else(|| {
+                    invalid_client("the Authorization header is not that of client_secret_basic")
+                })?;
+                if form.get("client_id").is_some_and(|other| other != id) {
+                    return Err(invalid_request(
+                        "`client_id` is another than the one that authenticates",
+                    ));
+                }
+                (id, Some(secret))
+            }
+        };
+        match (self.get(&id), secret) {
+            (None, _) => Err(invalid_client("the client is unknown")),
+            (Some(Credential::Key(_)), _) => Err(invalid_client(
+                "the client has a key, and must authenticate with an assertion",
+            )),
+            (Some(Credential::None), None) => Ok(id),
+            (Some(Credential::Secret(known)), Some(secret)) if *known == secret => Ok(id),
+            (Some(_), _) => Err(invalid_client("the client's secret is wrong, or missing")),
         }
-    };
-    match clients.get(&id) {
-        None => Err(invalid_client("the client is unknown")),
-        Some(known) if *known != secret => {
-            Err(invalid_client("the client's secret is wrong, or missing"))
-        }
-        Some(_) => Ok(id),
     }
 }
 
@@ -118,18 +122,8 @@ fn decode(text: &str) -> Option<String> {
     Some(value.into_owned())
 }
 
-pub(super) fn invalid_request(reason: &'static str) -> Refusal {
-    Refusal::oauth(
-        StatusCode::BAD_REQUEST,
-        Fault {
-            code: "invalid_request",
-            reason,
-        },
-    )
-}
-
 /// A 401 must say how to authenticate (RFC 9110, section 15.5.2), and a Basic challenge has a realm.
-fn invalid_client(reason: &'static str) -> Refusal {
+pub(super) fn invalid_client(reason: &'static str) -> Refusal {
     Refusal::oauth(
         StatusCode::UNAUTHORIZED,
         Fault {

@@ -39,6 +39,25 @@ impl<K: Eq + Hash, V> Expiring<K, V> {
         self.entries.get(key).map(|(_, value)| value)
     }
 
+    /// As [`get`](Self::get), to change it.
+    pub(super) fn get_mut<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.get_mut(key).map(|(_, value)| value)
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.values_mut().map(|(_, value)| value)
+    }
+
+    pub(super) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.remove(key).map(|(_, value)| value)
+    }
+
     pub(super) fn clear(&mut self) {
         self.entries.clear();
     }

@@ -11,12 +11,16 @@ const MAX_UNUSED: usize = 4096;
 /// A turn takes some time, or the nonce that an answer gives would never be good.
 const MIN_TURN: Duration = Duration::from_millis(1);
 
+/// Servers in the field keep two at the most.
+const MAX_PREVIOUS: usize = 100;
+
 /// A server's policy for nonces. All but [`off`](Self::off) refuse a proof without a good nonce with
 /// `use_dpop_nonce`, and send a nonce with every answer, unless [`only_in_errors`](Self::only_in_errors).
 #[derive(Debug, Clone)]
 pub struct Nonces {
     policy: Policy,
     only_in_errors: bool,
+    previous: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -33,6 +37,7 @@ impl Nonces {
         Self {
             policy,
             only_in_errors: false,
+            previous: 1,
         }
     }
 
@@ -58,7 +63,7 @@ impl Nonces {
     }
 
     /// A new nonce whenever `every` has passed by the server's clock (`clock_offset` moves it), or at
-    /// `rotate_nonce` of the server. The current and the previous one are good.
+    /// `rotate_nonce` of the server. The current and the [`previous`](Self::previous) one are good.
     #[must_use]
     pub fn rotating(every: Duration) -> Self {
         Self::new(Policy::Rotating(every.max(MIN_TURN)))
@@ -69,6 +74,14 @@ impl Nonces {
     #[must_use]
     pub fn endless() -> Self {
         Self::new(Policy::Endless)
+    }
+
+    /// How many nonces before the current one are still good, with [`rotating`](Self::rotating): one, unless
+    /// set, and 100 at the most.
+    #[must_use]
+    pub fn previous(mut self, previous: usize) -> Self {
+        self.previous = previous.min(MAX_PREVIOUS);
+        self
     }
 
     /// Nonces come with refusals only, not with successful answers.
@@ -83,7 +96,8 @@ impl Nonces {
 pub(super) struct NonceBook {
     nonces: Nonces,
     current: String,
-    previous: Option<String>,
+    /// The newest first.
+    previous: VecDeque<String>,
     /// When the current nonce became that, by the server's clock.
     turned: Duration,
     unused: VecDeque<String>,
@@ -94,15 +108,20 @@ impl NonceBook {
         Self {
             nonces,
             current: random.text(),
-            previous: None,
+            previous: VecDeque::new(),
             turned: now,
             unused: VecDeque::new(),
         }
     }
 
+    pub(super) fn are_off(&self) -> bool {
+        matches!(self.nonces.policy, Policy::Off)
+    }
+
     pub(super) fn rotate(&mut self, random: &Random) {
         let old = std::mem::replace(&mut self.current, random.text());
-        self.previous = Some(old);
+        self.previous.push_front(old);
+        self.previous.truncate(self.nonces.previous);
         self.unused.clear();
     }
 
@@ -110,6 +129,7 @@ impl NonceBook {
     pub(super) fn judge(
         &mut self,
         nonce: Option<&str>,
+        ignores_stray: bool,
         now: Duration,
         random: &Random,
     ) -> Result<(), Fault> {
@@ -117,6 +137,7 @@ impl NonceBook {
         if let Policy::Off = self.nonces.policy {
             return match nonce {
                 None => Ok(()),
+                Some(_) if ignores_stray => Ok(()),
                 Some(_) => Err(Fault::proof(
                     "this server gave no nonce: the proof's is from elsewhere",
                 )),
@@ -130,7 +151,9 @@ impl NonceBook {
         let good = match self.nonces.policy {
             Policy::Off | Policy::Endless => false,
             Policy::Required => nonce == self.current,
-            Policy::Rotating(_) => nonce == self.current || Some(nonce) == self.previous.as_deref(),
+            Policy::Rotating(_) => {
+                nonce == self.current || self.previous.iter().any(|previous| nonce == previous)
+            }
             Policy::OneTime => {
                 let place = self.unused.iter().position(|unused| unused == nonce);
                 place.and_then(|place| self.unused.remove(place)).is_some()
@@ -171,18 +194,18 @@ impl NonceBook {
         }
     }
 
-    /// Turns a rotating nonce as often as the time that passed asks for; after two turns none of the old
-    /// ones is left. A clock that is set back turns nothing.
+    /// Turns a rotating nonce as often as the time that passed asks for, but not more often than it takes for
+    /// none of the old ones to be left. A clock that is set back turns nothing.
     fn turn(&mut self, now: Duration, random: &Random) {
         let Policy::Rotating(every) = self.nonces.policy else {
             return;
         };
         let passed = now.saturating_sub(self.turned);
-        if passed < every {
+        let turns = passed.as_nanos() / every.as_nanos();
+        if turns == 0 {
             return;
         }
-        self.rotate(random);
-        if passed >= every.saturating_mul(2) {
+        for _ in 0..turns.min(MAX_PREVIOUS as u128 + 1) {
             self.rotate(random);
         }
         self.turned = now;

@@ -1,17 +1,38 @@
 //! Refresh tokens (RFC 6749, section 6), and what becomes of them when they are used (RFC 9700, section 4.14).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::shared::Random;
 
-/// What a grant allows, and to whom. Its refresh tokens follow one another; they and their access tokens are
-/// good only as long as it is.
-#[derive(Debug)]
+/// What a grant allows, and to whom. Its refresh tokens, if there are any, follow one another; they and all
+/// its access tokens are good only as long as it is.
+#[derive(Debug, Default)]
 pub(super) struct Family {
     pub(super) client_id: String,
+    /// In whose name: a user, or the client itself.
+    pub(super) subject: String,
     pub(super) scope: Option<String>,
+    pub(super) resources: Vec<String>,
     /// Of the key that the refresh tokens of a public client are bound to.
     pub(super) thumbprint: String,
+    pub(super) over: AtomicBool,
+}
+
+impl Family {
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
 }
 
 /// The refresh tokens of all families. A token is the family's name, a dot and a random text, so those that
@@ -26,7 +47,6 @@ pub(super) struct RefreshTokens {
 
 /// A family's tokens.
 struct Line {
-    /// The only one that is held for long: access tokens hold a weak one, by which they end with the family.
     family: Arc<Family>,
     current: String,
     previous: Option<Previous>,
@@ -39,6 +59,15 @@ struct Previous {
     used: Duration,
 }
 
+impl Line {
+    fn takes(&self, token: &str, now: Duration, grace: Duration) -> bool {
+        let in_grace = self.previous.as_ref().is_some_and(|previous| {
+            token == previous.token && now.saturating_sub(previous.used) < grace
+        });
+        token == self.current || in_grace
+    }
+}
+
 impl RefreshTokens {
     pub(super) fn new() -> Self {
         Self {
@@ -49,11 +78,11 @@ impl RefreshTokens {
     }
 
     /// The first token of a new family.
-    pub(super) fn issue(&mut self, family: Family, random: &Random) -> String {
+    pub(super) fn issue(&mut self, family: Arc<Family>, random: &Random) -> String {
         let name = random.text();
         let current = token(&name, random);
         let line = Line {
-            family: Arc::new(family),
+            family,
             current: current.clone(),
             previous: None,
         };
@@ -73,16 +102,18 @@ impl RefreshTokens {
         let unknown = "the refresh token is unknown, or was revoked";
         let name = name(token).ok_or(unknown)?;
         let line = self.lines.get(name).ok_or(unknown)?;
+        if line.family.is_over() {
+            self.lines.remove(name);
+            return Err(unknown);
+        }
         if line.family.client_id != client_id {
             return Err("the refresh token is another client's");
         }
         if key.is_some_and(|key| key != line.family.thumbprint) {
             return Err("the refresh token is bound to another key");
         }
-        let in_grace = line.previous.as_ref().is_some_and(|previous| {
-            token == previous.token && now.saturating_sub(previous.used) < self.grace
-        });
-        if token != line.current && !in_grace {
+        if !line.takes(token, now, self.grace) {
+            line.family.end();
             self.lines.remove(name);
             return Err("the refresh token was used before; all tokens of its grant are revoked");
         }
@@ -106,8 +137,23 @@ impl RefreshTokens {
         Some(line.current.clone())
     }
 
+    /// The grant of a token that is good, without any of what its use brings about.
+    pub(super) fn find(&self, token: &str, now: Duration) -> Option<&Family> {
+        let line = self.lines.get(name(token)?)?;
+        let good = !line.family.is_over() && line.takes(token, now, self.grace);
+        good.then_some(&*line.family)
+    }
+
+    /// The grant that a token is of, be it good or used.
+    pub(super) fn family(&self, token: &str) -> Option<&Family> {
+        let line = self.lines.get(name(token)?)?;
+        Some(&line.family)
+    }
+
     pub(super) fn revoke_all(&mut self) {
-        self.lines.clear();
+        for (_, line) in self.lines.drain() {
+            line.family.end();
+        }
     }
 }
 

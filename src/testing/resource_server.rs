@@ -1,19 +1,13 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{AUTHORIZATION, WWW_AUTHENTICATE},
-    request::Parts,
-};
-use serde_json::json;
+use http::{HeaderValue, Response, StatusCode};
 
 use super::{
-    AuthorizationServer, Nonces, Recorded,
-    answer::{self, Refusal},
-    server::{Endpoint, Server},
-    shared::{Fault, Order, Shared},
-    tokens::Tokens,
+    AuthorizationServer, Nonces, Profile, Recorded,
+    resource_endpoint::ResourceEndpoint,
+    server::{Endpoint as _, Server},
+    shared::{Order, Shared},
 };
 
 /// A resource server on loopback, for the tokens of one [`AuthorizationServer`]. See the
@@ -24,7 +18,7 @@ use super::{
 /// request on.
 #[derive(Clone)]
 pub struct ResourceServer {
-    server: Arc<Server<Resource>>,
+    server: Arc<Server<ResourceEndpoint>>,
 }
 
 impl ResourceServer {
@@ -37,7 +31,9 @@ impl ResourceServer {
     /// There is no free port, or the operating system gives no random numbers.
     pub async fn start(authorization_server: &AuthorizationServer) -> io::Result<Self> {
         let tokens = Arc::clone(authorization_server.endpoint().tokens());
-        let server = Server::start(|shared| Resource { shared, tokens }).await?;
+        let issuer = authorization_server.origin().to_owned();
+        let endpoint = |shared| ResourceEndpoint::new(shared, tokens, issuer);
+        let server = Server::start(endpoint).await?;
         Ok(Self {
             server: Arc::new(server),
         })
@@ -49,11 +45,34 @@ impl ResourceServer {
         self.shared().origin()
     }
 
-    /// The URL of a path, such as `/orders?page=2`. Every path is served.
+    /// The URL of a path, such as `/orders?page=2`. Every path is served; that of the metadata by GET
+    /// without a token.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         let slash = if path.starts_with('/') { "" } else { "/" };
         format!("{}{slash}{path}", self.origin())
+    }
+
+    /// Behaves as a server that is in use does, the nonces included: what was set by [`nonces`](Self::nonces)
+    /// before is over, and may be set anew. Proofs that were seen so far are forgotten.
+    pub fn profile(&self, profile: Profile) {
+        let rules = profile.rules();
+        self.shared().set_rules(rules, (rules.resource.nonces)());
+    }
+
+    /// Whether the challenge to a request without a token tells where the metadata of the resource are
+    /// (`resource_metadata`; RFC 9728, section 5.1). It does not, unless set.
+    pub fn resource_metadata_in_challenges(&self, told: bool) {
+        self.server.endpoint().metadata().in_challenges = told;
+    }
+
+    /// Sets a member of the resource's metadata (RFC 9728) to a JSON text of whatever kind; `None` leaves the
+    /// member out. They stand at `/.well-known/oauth-protected-resource`, and there with the path of a
+    /// resource added. Unless set, they hold `resource`, `authorization_servers`,
+    /// `dpop_signing_alg_values_supported` and `dpop_bound_access_tokens_required`.
+    pub fn metadata_member(&self, name: impl Into<String>, json: Option<&str>) {
+        let json = json.map(str::to_owned);
+        self.server.endpoint().metadata().set(name.into(), json);
     }
 
     /// When a nonce is asked for: never, unless set. The authorization server's nonces are others.
@@ -153,116 +172,4 @@ impl fmt::Debug for ResourceServer {
             .field("origin", &self.origin())
             .finish_non_exhaustive()
     }
-}
-
-struct Resource {
-    shared: Shared,
-    tokens: Arc<Tokens>,
-}
-
-impl Endpoint for Resource {
-    fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    fn decide(&self, head: &Parts, body: &Bytes) -> Result<Response<Bytes>, Refusal> {
-        let token = access_token(head)?;
-        let grant = self
-            .tokens
-            .read(token, self.shared.now())
-            .map_err(invalid_token)?;
-
-        // `*`, the target of some OPTIONS requests, stands for the empty path.
-        let path = if head.uri.path().starts_with('/') {
-            head.uri.path()
-        } else {
-            "/"
-        };
-        let url = format!("{}{path}", self.shared.origin());
-        let bound = Some((token, grant.thumbprint.as_str()));
-        self.shared
-            .check_proof(head, &url, bound)
-            .map_err(|fault| Refusal::challenge(StatusCode::UNAUTHORIZED, fault))?;
-
-        let echo = json!({
-            "client_id": grant.client_id,
-            "scope": grant.scope,
-            "method": head.method.as_str(),
-            "path": head.uri.path(),
-            "body": String::from_utf8_lossy(body),
-        });
-        Ok(answer::json(StatusCode::OK, echo.to_string()))
-    }
-}
-
-/// The access token in the one `Authorization` header (RFC 9449, section 7.1).
-fn access_token(head: &Parts) -> Result<&str, Refusal> {
-    let mut fields = head.headers.get_all(AUTHORIZATION).iter();
-    let Some(field) = fields.next() else {
-        return Err(no_credentials("there is no Authorization header"));
-    };
-    if fields.next().is_some() {
-        return Err(invalid_request(
-            "there is more than one Authorization header",
-        ));
-    }
-    let Ok(field) = field.to_str() else {
-        return Err(invalid_request(
-            "the Authorization header holds more than ASCII",
-        ));
-    };
-    let (scheme, token) = field.split_once(' ').unwrap_or((field, ""));
-    if scheme.eq_ignore_ascii_case("Bearer") {
-        // No token of our authorization server is unbound (RFC 9449, section 7.2).
-        return Err(invalid_token(
-            "the access token is bound to a key and was sent as Bearer",
-        ));
-    }
-    if !scheme.eq_ignore_ascii_case("DPoP") {
-        return Err(no_credentials(
-            "the scheme of the Authorization header is not DPoP",
-        ));
-    }
-    let token = token.trim_start_matches(' ');
-    if !is_token68(token) {
-        return Err(invalid_request(
-            "the Authorization header holds no token68 after its scheme",
-        ));
-    }
-    Ok(token)
-}
-
-/// RFC 9110, section 11.2.
-fn is_token68(text: &str) -> bool {
-    let unpadded = text.trim_end_matches('=');
-    !unpadded.is_empty()
-        && unpadded
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b))
-}
-
-/// Who shows no credentials that could be wrong is told no error (RFC 6750, section 3.1).
-fn no_credentials(reason: &'static str) -> Refusal {
-    Refusal::empty(StatusCode::UNAUTHORIZED, reason)
-        .header(WWW_AUTHENTICATE, r#"DPoP algs="ES256""#)
-}
-
-fn invalid_request(reason: &'static str) -> Refusal {
-    Refusal::challenge(
-        StatusCode::BAD_REQUEST,
-        Fault {
-            code: "invalid_request",
-            reason,
-        },
-    )
-}
-
-fn invalid_token(reason: &'static str) -> Refusal {
-    Refusal::challenge(
-        StatusCode::UNAUTHORIZED,
-        Fault {
-            code: "invalid_token",
-            reason,
-        },
-    )
 }

@@ -12,18 +12,20 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Response, StatusCode, header::HOST, request::Parts, uri::Authority};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    answer::Refusal,
     nonces::{NonceBook, Nonces},
+    profile::{self, ProofRules, Rules},
     record::Record,
     recorded::Recorded,
-    used_proofs::UsedProofs,
+    used_proofs::{Use, UsedProofs},
 };
 use crate::{
     nonce::DPOP_NONCE,
-    proof::{Check, InvalidProof, ValidProof},
+    proof::{Check, DPOP, InvalidProof, ValidProof},
 };
 
 /// 9999-12-31T23:59:59Z, the last second that a `Date` header can tell, in seconds since 1970.
@@ -90,6 +92,7 @@ struct State {
     delay: Duration,
     /// In order of their giving, with the number of requests that each is still for.
     orders: VecDeque<(usize, Order)>,
+    rules: Rules,
     nonces: NonceBook,
     used_proofs: UsedProofs,
     record: Record,
@@ -116,6 +119,7 @@ impl Shared {
             clock_offset: 0,
             delay: Duration::ZERO,
             orders: VecDeque::new(),
+            rules: Rules::RFC,
             nonces: NonceBook::new(Nonces::off(), Duration::ZERO, &random),
             used_proofs: UsedProofs::default(),
             record: Record::new(),
@@ -146,6 +150,18 @@ impl Shared {
 
     pub(super) fn set_delay(&self, delay: Duration) {
         lock(&self.state).delay = delay;
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        lock(&self.state).rules
+    }
+
+    /// What was seen so far is forgotten: another server would not know it.
+    pub(super) fn set_rules(&self, rules: Rules, nonces: Nonces) {
+        let mut state = lock(&self.state);
+        state.rules = rules;
+        state.nonces = NonceBook::new(nonces, state.now(), &self.random);
+        state.used_proofs = UsedProofs::default();
     }
 
     pub(super) fn set_nonces(&self, nonces: Nonces) {
@@ -208,21 +224,70 @@ impl Shared {
         }
     }
 
-    /// All checks of RFC 9449, section 4.3. `bound` is the access token and the thumbprint of its key; a
-    /// request to an authorization server has none.
-    pub(super) fn check_proof(
+    /// Checks the proof of a request to an authorization server, if it must have one; without, there is none.
+    /// `is_public`: whether the client has no secret.
+    pub(super) fn check_token_proof(
+        &self,
+        head: &Parts,
+        url: &str,
+        is_public: bool,
+    ) -> Result<Option<ValidProof>, Refusal> {
+        let rules = self.rules().token;
+        if rules.unbound_without_proof && !head.headers.contains_key(DPOP) {
+            return Ok(None);
+        }
+        let asks_nonce = is_public || rules.nonces_for_all_clients;
+        self.check(head, url, None, &rules.proof, asks_nonce)
+            .map(Some)
+            .map_err(|fault| profile::token_refusal(&rules, fault))
+    }
+
+    /// Checks the proof of a request to a resource server. `bound` is the access token and the thumbprint of its
+    /// key.
+    pub(super) fn check_resource_proof(
+        &self,
+        head: &Parts,
+        url: &str,
+        bound: (&str, &str),
+    ) -> Result<(), Fault> {
+        let rules = self.rules().resource.proof;
+        self.check(head, url, Some(bound), &rules, true).map(drop)
+    }
+
+    /// All checks of RFC 9449, section 4.3, in the way of this server.
+    fn check(
         &self,
         head: &Parts,
         url: &str,
         bound: Option<(&str, &str)>,
+        rules: &ProofRules,
+        asks_nonce: bool,
     ) -> Result<ValidProof, Fault> {
+        let url = match host(head).filter(|_| rules.host_of_request) {
+            None => url.to_owned(),
+            Some(host) => format!(
+                "http://{host}{}",
+                url.strip_prefix(&self.origin).unwrap_or(url)
+            ),
+        };
         let mut state = lock(&self.state);
         let now = state.now();
-        let mut check = Check::new(&head.method, url, now.as_secs());
+        let mut check =
+            Check::new(&head.method, &url, now.as_secs()).same_target(rules.same_target);
+        check = match rules.nonce_for_iat {
+            true => check.window(Duration::MAX, Duration::MAX),
+            false => check.window(rules.max_age, rules.max_ahead),
+        };
         if let Some((token, thumbprint)) = bound {
             check = check.access_token(token, thumbprint);
         }
         let proof = check.verify(&head.headers)?;
+        // Where nonces are asked for, the one that is missing is what is told.
+        if rules.nonce_for_iat && proof.nonce().is_none() && state.nonces.are_off() {
+            check
+                .window(rules.max_age, rules.max_ahead)
+                .verify(&head.headers)?;
+        }
         if bound.is_none() && proof.has_ath() {
             return Err(Fault::proof(
                 "`ath` has no place here: the request carries no access token",
@@ -232,12 +297,18 @@ impl Shared {
         // its own, with or without a challenge in between (RFC 9449, 4.2). The challenge itself comes first
         // nevertheless: the client can always answer it, and a nonce that is good once is taken only from a
         // proof that is right in all else.
-        let first = state.used_proofs.insert(&proof, now);
-        state.nonces.judge(proof.nonce(), now, &self.random)?;
-        if !first {
-            return Err(Fault::proof("`jti` was used before"));
+        let used = state.used_proofs.insert(&proof, &url, rules, now);
+        if asks_nonce {
+            let ignores_stray = rules.ignores_stray_nonces;
+            state
+                .nonces
+                .judge(proof.nonce(), ignores_stray, now, &self.random)?;
         }
-        Ok(proof)
+        match used {
+            Use::First => Ok(proof),
+            Use::Again => Err(Fault::proof(profile::REPLAYED)),
+            Use::Unknown => Err(Fault::proof("unable to cache the proof's `jti`")),
+        }
     }
 
     /// Adds the nonce that the policy gives with this answer, if any.
@@ -252,6 +323,12 @@ impl Shared {
             response.headers_mut().insert(DPOP_NONCE, nonce);
         }
     }
+}
+
+/// The host that a request names: as it was written, for servers that build a URL of it.
+fn host(head: &Parts) -> Option<&str> {
+    let of_uri = head.uri.authority().map(Authority::as_str);
+    of_uri.or_else(|| head.headers.get(HOST)?.to_str().ok())
 }
 
 /// Unpredictable texts from one draw of the operating system's random numbers: what could fail has failed

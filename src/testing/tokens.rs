@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Mutex, Weak},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use serde_json::{Map, Value, json};
 
 use super::{
+    answer,
     expiring::Expiring,
     refresh_tokens::Family,
     shared::{Random, lock},
@@ -35,27 +36,28 @@ pub enum TokenFormat {
 #[derive(Debug, Clone)]
 pub(super) struct Grant {
     pub(super) client_id: String,
+    /// In whose name.
+    pub(super) subject: String,
     pub(super) scope: Option<String>,
-    /// Of the key that the token is bound to.
+    /// Of the key that the token is bound to; empty if it is bound to none.
     pub(super) thumbprint: String,
-    /// The refresh tokens that it came from, if any: it ends with them.
-    pub(super) family: Option<Weak<Family>>,
+    /// The grant that it came from: it ends with that.
+    pub(super) family: Arc<Family>,
     /// Times since 1970.
     pub(super) issued: Duration,
     pub(super) expires: Duration,
 }
 
 impl Grant {
-    fn is_revoked(&self) -> bool {
-        let family = self.family.as_ref();
-        family.is_some_and(|family| family.strong_count() == 0)
+    pub(super) fn is_bound(&self) -> bool {
+        !self.thumbprint.is_empty()
     }
 }
 
 /// All access tokens of an authorization server that are good.
 pub(super) struct Tokens {
     key: SigningKey,
-    /// By the text of an opaque token, by the `jti` of a signed one. None is forgotten while it is good.
+    /// By the text of an opaque token, by the [name](name_of_signed) of a signed one. None is forgotten while it is good.
     valid: Mutex<Expiring<String, Grant>>,
 }
 
@@ -71,8 +73,25 @@ impl Tokens {
         })
     }
 
+    /// Of the key that signs.
+    pub(super) fn public_jwk(&self) -> Value {
+        let point = VerifyingKey::from(&self.key).to_sec1_point(false);
+        let [x, y] =
+            [point.x(), point.y()].map(|coordinate| coordinate.map(|c| BASE64URL.encode(c)));
+        json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y, "use": "sig", "alg": "ES256" })
+    }
+
     pub(super) fn revoke_all(&self) {
         lock(&self.valid).clear();
+    }
+
+    /// Makes one that was read invalid.
+    pub(super) fn revoke(&self, token: &str) {
+        let claims = token.split('.').nth(1).and_then(object);
+        let id = claims.as_ref().and_then(|claims| claims.get("jti"));
+        let signed = id.and_then(Value::as_str).map(name_of_signed);
+        let name = signed.unwrap_or_else(|| token.to_owned());
+        lock(&self.valid).remove(&name);
     }
 
     pub(super) fn opaque(&self, grant: Grant, random: &Random) -> String {
@@ -97,15 +116,17 @@ impl Tokens {
         };
         let mut claims = json!({
             "iss": issuer,
-            "sub": grant.client_id,
+            "sub": grant.subject,
             "client_id": grant.client_id,
             "aud": audience,
             "iat": grant.issued.as_secs(),
-            // Rounded up: a signed token lives as long as an opaque one, not up to a second less.
-            "exp": grant.expires.as_secs() + u64::from(grant.expires.subsec_nanos() > 0),
+            // A signed token lives as long as an opaque one, not up to a second less.
+            "exp": answer::seconds_up(grant.expires),
             "jti": id,
-            "cnf": { "jkt": grant.thumbprint },
         });
+        if grant.is_bound() {
+            claims["cnf"] = json!({ "jkt": grant.thumbprint });
+        }
         if let Some(scope) = &grant.scope {
             claims["scope"] = json!(scope);
         }
@@ -115,7 +136,7 @@ impl Tokens {
         let signature: Signature = self.key.try_sign(token.as_bytes()).ok()?;
         token.push('.');
         BASE64URL.encode_string(signature.to_bytes(), &mut token);
-        self.keep(id, grant);
+        self.keep(name_of_signed(&id), grant);
         Some(token)
     }
 
@@ -142,7 +163,7 @@ impl Tokens {
     fn find(&self, name: &str) -> Result<Grant, &'static str> {
         lock(&self.valid)
             .get(name)
-            .filter(|grant| !grant.is_revoked())
+            .filter(|grant| !grant.family.is_over())
             .cloned()
             .ok_or("the access token is unknown, or was revoked")
     }
@@ -173,22 +194,32 @@ impl Tokens {
                 .and_then(Value::as_u64)
                 .map(Duration::from_secs)
         };
-        let thumbprint = claims
-            .get("cnf")
-            .and_then(|cnf| cnf.get("jkt"))
-            .and_then(Value::as_str);
-        let (Some(id), Some(client_id), Some(thumbprint), Some(issued), Some(expires)) = (
+        let thumbprint = match claims.get("cnf") {
+            None => Some(""),
+            Some(cnf) => cnf.get("jkt").and_then(Value::as_str),
+        };
+        let (
+            Some(id),
+            Some(client_id),
+            Some(subject),
+            Some(thumbprint),
+            Some(issued),
+            Some(expires),
+        ) = (
             text("jti"),
             text("client_id"),
+            text("sub"),
             thumbprint,
             seconds("iat"),
             seconds("exp"),
-        ) else {
+        )
+        else {
             return Err("the access token lacks a claim");
         };
-        let family = self.find(id)?.family;
+        let family = self.find(&name_of_signed(id))?.family;
         Ok(Grant {
             client_id: client_id.to_owned(),
+            subject: subject.to_owned(),
             scope: text("scope").map(str::to_owned),
             thumbprint: thumbprint.to_owned(),
             family,
@@ -198,6 +229,12 @@ impl Tokens {
     }
 }
 
-fn object(part: &str) -> Option<Map<String, Value>> {
+/// What a signed token with this `jti` is kept by: with a dot, so that it is no opaque token's text.
+fn name_of_signed(id: &str) -> String {
+    format!(".{id}")
+}
+
+/// A part of a JWT.
+pub(super) fn object(part: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&BASE64URL.decode(part).ok()?).ok()
 }

@@ -80,6 +80,12 @@ pub(crate) fn proof(key: &DpopKey, method: &Method, url: &str, claims: Claims<'_
         .unwrap()
 }
 
+pub(crate) fn form(parameters: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(parameters)
+        .finish()
+}
+
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) version: Version,
@@ -101,6 +107,13 @@ impl Answer {
 
     pub(crate) fn nonce(&self) -> Option<String> {
         self.header("dpop-nonce").map(str::to_owned)
+    }
+
+    /// A member of the JSON body that is a string.
+    #[track_caller]
+    pub(crate) fn text(&self, name: &str) -> String {
+        let text = self.json()[name].as_str().map(str::to_owned);
+        text.unwrap_or_else(|| panic!("no {name}: {} {:?}", self.status, self.body))
     }
 
     /// Status and error code, from the JSON body or from the DPoP challenge.
@@ -183,14 +196,35 @@ impl Kit {
     /// A token request without client authentication.
     pub(crate) fn token_call_of(&self, parameters: &[(&str, &str)], claims: Claims<'_>) -> Call {
         let url = self.authorization_server.token_endpoint();
-        let proof = proof(&self.key, &Method::POST, &url, claims);
-        let form = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(parameters)
-            .finish();
-        let call = Request::post(url)
-            .header("dpop", proof)
-            .header("content-type", FORM);
-        call.body(form.into()).unwrap()
+        self.post_call(&url, parameters, Some(claims))
+    }
+
+    /// A form, with a proof or without.
+    pub(crate) fn post_call(
+        &self,
+        url: &str,
+        parameters: &[(&str, &str)],
+        claims: Option<Claims<'_>>,
+    ) -> Call {
+        let mut call = Request::post(url).header("content-type", FORM);
+        if let Some(claims) = claims {
+            call = call.header("dpop", proof(&self.key, &Method::POST, url, claims));
+        }
+        call.body(form(parameters).into()).unwrap()
+    }
+
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        parameters: &[(&str, &str)],
+        claims: Option<Claims<'_>>,
+    ) -> Answer {
+        self.send(self.post_call(url, parameters, claims)).await
+    }
+
+    pub(crate) async fn get(&self, url: &str) -> Answer {
+        self.send(Request::get(url).body(Full::default()).unwrap())
+            .await
     }
 
     pub(crate) fn token_call(&self, claims: Claims<'_>) -> Call {

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Value};
 
 /// The members of a JSON object, or nothing if the text is anything else or holds a name twice.
-pub(super) fn object(text: &[u8]) -> Option<Map<String, Value>> {
+pub(crate) fn object(text: &[u8]) -> Option<Map<String, Value>> {
     serde_json::from_slice::<Unique>(text).ok()?;
     match serde_json::from_slice(text).ok()? {
         Value::Object(members) => Some(members),
