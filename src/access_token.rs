@@ -54,11 +54,15 @@ pub(crate) trait Issuer: Send + Sync {
     fn refused(&self, token: &AccessToken);
 }
 
+/// Texts of the answer that a token came with.
+pub(crate) type Further = Vec<(String, Zeroizing<String>)>;
+
 struct Inner {
     authorization: HeaderValue,
     ath: String,
     key: DpopKey,
     audience: Audience,
+    further: Further,
 }
 
 /// Bytes of a token: more fits into no answer of a token endpoint, and into no header that a server reads.
@@ -73,6 +77,16 @@ impl AccessToken {
     /// header can carry (RFC 6750, section 2.1: letters, digits, `-._~+/`, then `=`); [`Error::is_other_key`] if it
     /// is a JWT whose `cnf.jkt` names another key (RFC 9449, section 6.1).
     pub fn new(token: &str, key: &DpopKey, audience: Audience) -> Result<Self, Error> {
+        Self::answered(token, key, audience, Further::new())
+    }
+
+    /// A token, and what else stood in the answer of the token endpoint.
+    pub(crate) fn answered(
+        token: &str,
+        key: &DpopKey,
+        audience: Audience,
+        further: Further,
+    ) -> Result<Self, Error> {
         let unpadded = token.trim_end_matches('=');
         let token68 = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
         if unpadded.is_empty() || !unpadded.bytes().all(token68) {
@@ -104,6 +118,7 @@ impl AccessToken {
             ath: proof::ath(token),
             key: key.clone(),
             audience,
+            further,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -122,6 +137,15 @@ impl AccessToken {
     pub fn secret(&self) -> &str {
         let text = self.inner.authorization.to_str().unwrap_or_default();
         text.strip_prefix("DPoP ").unwrap_or_default()
+    }
+
+    /// A further text of the answer that the token came with (RFC 6749, section 5.1): `scope`, say, if the server gave
+    /// another than was asked for; the `id_token` of OpenID Connect, which is neither read nor checked here; or `sub`,
+    /// which Bluesky's clients have to compare with the account they asked for. None of a token from elsewhere.
+    #[must_use]
+    pub fn answer(&self, name: &str) -> Option<&str> {
+        let mut further = self.inner.further.iter();
+        further.find_map(|(known, text)| (known == name).then_some(text.as_str()))
     }
 
     /// The key that the token is bound to.
@@ -220,8 +244,8 @@ fn bound_to(token: &str) -> Option<String> {
 /// Marks a request as meant for an authorization server: [`Dpop`](crate::Dpop) gives it a proof of the
 /// layer's key, and no token (RFC 9449, section 5).
 ///
-/// [`TokenLayer`](crate::TokenLayer) does this for its token requests. It serves requests of one's own, such
-/// as pushed authorization requests. A nonce challenge of the authorization server stands in the JSON body
+/// [`TokenLayer`](crate::TokenLayer) does this for its token requests, and [`OAuthClient`](crate::OAuthClient) for
+/// its own. It serves requests that neither makes. A nonce challenge of the authorization server stands in the JSON body
 /// (`use_dpop_nonce`), so it is for whoever reads that to send the request again; the nonce is remembered.
 #[derive(Debug, Clone)]
 pub struct ToAuthorizationServer {

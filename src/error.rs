@@ -55,10 +55,20 @@ pub(crate) enum Kind {
     BadResponse,
     /// A refresh token was sent, and no answer came: it may be used up.
     GrantUncertain,
+    /// A grant that is good once was used, and no refresh token came of it.
+    GrantOver,
     /// The token's type is not DPoP.
     Downgrade,
-    /// The token says that it is bound to another key.
+    /// A token or a grant is bound to another key.
     OtherKey,
+    /// The server does not know the key's algorithm.
+    Algorithm,
+    /// The metadata of a server cannot be used (RFC 8414, 3.3; RFC 9728, 3.3).
+    Metadata,
+    /// An authorization response that is not the answer to our request (RFC 6749, 4.1.2; RFC 9207).
+    Authorization,
+    /// A stored grant cannot be read or written.
+    Store,
     /// Not called from within a Tokio runtime, or the runtime ended.
     Runtime,
 }
@@ -119,6 +129,14 @@ impl Error {
         Self::new(Kind::Key, message)
     }
 
+    /// A server that may answer better when it is asked again.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(
+            self.inner.kind,
+            Kind::Transport | Kind::Timeout | Kind::BadResponse
+        )
+    }
+
     /// For logs and counters: one of a few words.
     #[cfg_attr(not(any(feature = "tracing", feature = "metrics")), allow(dead_code))]
     pub(crate) fn kind_name(&self) -> &'static str {
@@ -134,6 +152,11 @@ impl Error {
             Kind::Refused(_) => "refused",
             Kind::BadResponse => "bad_response",
             Kind::GrantUncertain => "grant_uncertain",
+            Kind::GrantOver => "grant_over",
+            Kind::Algorithm => "algorithm",
+            Kind::Metadata => "metadata",
+            Kind::Authorization => "authorization",
+            Kind::Store => "store",
             Kind::Downgrade => "downgrade",
             Kind::OtherKey => "other_key",
             Kind::Runtime => "runtime",
@@ -217,18 +240,26 @@ impl Error {
         self.inner.kind == Kind::Sign
     }
 
-    /// No access token could be had: the token request failed, was refused, or its answer was no use. The
-    /// request that needed the token was not sent.
+    /// No access token could be had: the token request failed, was refused, or its answer was no use; or nothing could
+    /// be asked, for want of the server's metadata or of the stored grant. The request that needed the token was not
+    /// sent. The same of what an [`OAuthClient`](crate::OAuthClient) asked for.
     #[must_use]
     pub fn is_token_request(&self) -> bool {
+        // A refused authorization is none: no token was asked for yet.
+        if let Kind::Refused(error) = &self.inner.kind {
+            return error.status.is_some();
+        }
         matches!(
             self.inner.kind,
             Kind::Transport
                 | Kind::Timeout
-                | Kind::Refused(_)
                 | Kind::BadResponse
                 | Kind::GrantUncertain
+                | Kind::GrantOver
                 | Kind::Downgrade
+                | Kind::Algorithm
+                | Kind::Metadata
+                | Kind::Store
                 | Kind::Runtime
         )
     }
@@ -241,7 +272,7 @@ impl Error {
     pub fn is_permanent(&self) -> bool {
         match &self.inner.kind {
             Kind::Refused(error) => PERMANENT.contains(&error.code()),
-            Kind::GrantUncertain | Kind::Downgrade => true,
+            Kind::GrantUncertain | Kind::GrantOver | Kind::Downgrade | Kind::Algorithm => true,
             _ => false,
         }
     }
@@ -255,13 +286,49 @@ impl Error {
         self.inner.kind == Kind::GrantUncertain
     }
 
+    /// A grant that is good for one token request, such as an authorization code, was used, and no refresh token
+    /// came of it; or the user of a device has not agreed in time. The user has to grant anew.
+    #[must_use]
+    pub fn is_grant_over(&self) -> bool {
+        self.inner.kind == Kind::GrantOver
+    }
+
+    /// The server's metadata name the algorithms of proofs that it accepts, and that of the key is none of them
+    /// (`dpop_signing_alg_values_supported`; RFC 9449, section 5.1).
+    #[must_use]
+    pub fn is_algorithm(&self) -> bool {
+        self.inner.kind == Kind::Algorithm
+    }
+
+    /// A server's metadata cannot be used: they are another issuer's, hold an endpoint that is none, are no JSON, too
+    /// long, or were answered with a redirect (RFC 8414, section 3.3; RFC 9728, section 3.3).
+    #[must_use]
+    pub fn is_metadata(&self) -> bool {
+        self.inner.kind == Kind::Metadata
+    }
+
+    /// An authorization response is not the answer to this request, or not this authorization server's: its `state` or
+    /// its `iss` is another, or it has no code (RFC 6749, section 4.1.2; RFC 9207). The code in it, if any, is not used.
+    /// A refusal of the server is an [`oauth_error`](Self::oauth_error).
+    #[must_use]
+    pub fn is_authorization(&self) -> bool {
+        self.inner.kind == Kind::Authorization
+    }
+
+    /// A stored grant could not be read or written.
+    #[must_use]
+    pub fn is_store(&self) -> bool {
+        self.inner.kind == Kind::Store
+    }
+
     /// There is no Tokio runtime to fetch a token in, or it ended or failed while it did.
     #[must_use]
     pub fn is_runtime(&self) -> bool {
         self.inner.kind == Kind::Runtime
     }
 
-    /// The token says that it is bound to another key (`cnf.jkt`; RFC 9449, section 6.1).
+    /// The token says that it is bound to another key (`cnf.jkt`; RFC 9449, section 6.1), or the grant was made for
+    /// another one (`dpop_jkt`, section 10).
     #[must_use]
     pub fn is_other_key(&self) -> bool {
         self.inner.kind == Kind::OtherKey
@@ -280,7 +347,7 @@ impl Error {
         self.inner.kind == Kind::Downgrade
     }
 
-    /// The authorization server's refusal, if that is what happened (RFC 6749, section 5.2).
+    /// The authorization server's refusal, if that is what happened (RFC 6749, sections 5.2 and 4.1.2.1).
     #[must_use]
     pub fn oauth_error(&self) -> Option<&OAuthError> {
         match &self.inner.kind {
@@ -318,21 +385,22 @@ impl StdError for Error {
     }
 }
 
-/// The error answer of an authorization server (RFC 6749, section 5.2).
+/// The error answer of an authorization server (RFC 6749, sections 5.2 and 4.1.2.1).
 ///
 /// The texts come from the server: they are cut to 256 bytes, have control characters and non-ASCII
 /// replaced, and every secret of the request masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OAuthError {
-    pub(crate) status: http::StatusCode,
+    pub(crate) status: Option<http::StatusCode>,
     pub(crate) code: String,
     pub(crate) description: Option<String>,
 }
 
 impl OAuthError {
-    /// The HTTP status of the answer.
+    /// The HTTP status of the answer. None of an authorization response, which comes by way of the browser (RFC 6749,
+    /// section 4.1.2.1).
     #[must_use]
-    pub fn status(&self) -> http::StatusCode {
+    pub fn status(&self) -> Option<http::StatusCode> {
         self.status
     }
 

@@ -9,6 +9,9 @@
 //! - [`DpopLayer`] proves the key: it writes `Authorization: DPoP …` and a fresh proof on every sending, and
 //!   answers the servers' nonce challenges.
 //!
+//! And for the ways to a token that are longer than a client id and a secret: [`Grant`], [`Registration`],
+//! [`Discovery`] and [`OAuthClient`], which the module [`oauth`] shows at work.
+//!
 //! ```
 //! use bytes::Bytes;
 //! use http::Request;
@@ -60,8 +63,11 @@
 //!   the authorization server is not felt before the token really ends.
 //! - A token that a server refuses as invalid is renewed, once for all that saw it, and the request sent again. A
 //!   late refusal of an old token costs the new one nothing.
-//! - A refresh token is used once at a time, replaced when it is rotated, and not sent again when its answer was
-//!   lost, unless that is allowed.
+//! - Tokens are had by client credentials, refresh token, authorization code (with PKCE, pushed or not), device code,
+//!   token exchange, JWT assertion, or any other [`Grant`]. Clients authenticate by secret, by assertion, by their TLS
+//!   certificate or in a way of their own, anew for every attempt.
+//! - What is good once, such as a code or a refresh token, is used once at a time, and not sent again when its answer was
+//!   lost, unless that is allowed for a refresh token. A [`GrantStore`] keeps refresh tokens past a restart.
 //! - A server whose clock differs from this machine's is found out, and its proofs dated by its clock.
 //! - Nonces are learned from every answer, kept for each key, origin and role, and never sent elsewhere.
 //! - A body that cannot be sent twice is not: the caller gets the server's own answer, and the next request
@@ -112,6 +118,7 @@
 //! | warn | the answer does not tell how long the token lives | `assumed_seconds` |
 //! | warn | a server's clock is another than ours, and was the reason that it refused a proof (debug, if it was corrected before) | `server.address`, `server.port`, `offset_seconds` |
 //! | warn | a new refresh token could not be stored | `error` |
+//! | warn | an authorization server's metadata could not be renewed; the old ones go on to serve | `issuer`, `error`, `error.type`, `retry_in_seconds` |
 //!
 //! # Counters
 //!
@@ -120,10 +127,10 @@
 //! | counter | label | counts |
 //! |---|---|---|
 //! | `tower_dpop_proofs` | `server`: `resource`, `authorization` | sendings, each with a proof of its own |
-//! | `tower_dpop_nonce_challenges` | `server` | answers that asked for another nonce (those to your own [`ToAuthorizationServer`] requests are yours to read, and not counted) |
+//! | `tower_dpop_nonce_challenges` | `server` | answers that asked for another nonce (those to requests that you mark [`ToAuthorizationServer`] yourself are yours to read, and not counted) |
 //! | `tower_dpop_resends` | `cause`: `nonce`, `token`, `clock` | requests that the layers sent again, and why |
 //! | `tower_dpop_resends_refused` | `cause` | requests that would have been, but for their body: see [`Replay`] |
-//! | `tower_dpop_token_requests` | `outcome`: `token`, or what failed: `refused` (by the authorization server), `transport`, `timeout`, `bad_response`, `downgrade`, `grant_uncertain`, `runtime`, `sign`; `given_up` if nobody wanted it any more | token requests that ended (nonce challenges within one are counted above) |
+//! | `tower_dpop_token_requests` | `outcome`: `token`, or what failed: `refused` (by the authorization server), `transport`, `timeout`, `bad_response`, `downgrade`, `grant_uncertain`, `grant_over`, `other_key`, `metadata`, `algorithm`, `store`, `config`, `runtime`, `sign`; `given_up` if nobody wanted it any more | token requests that ended (nonce challenges within one are counted above) |
 //! | `tower_dpop_renewals` | `cause`: `first`, `due`, `over`, `refused`, `forced` | token requests that began, and why: there was no token, it will end soon, it has ended, a server refused it, a request insisted ([`ForceRenewal`]) |
 //!
 //! # Debug builds
@@ -142,6 +149,7 @@
 mod access_token;
 mod audience;
 mod budget;
+mod caught;
 mod challenge;
 mod clock;
 pub mod dpop;
@@ -150,6 +158,7 @@ mod event;
 mod json;
 mod key;
 mod nonce;
+pub mod oauth;
 mod origin;
 pub mod proof;
 mod random;
@@ -170,9 +179,16 @@ pub use self::{
     dpop::{Dpop, DpopLayer},
     error::{BoxError, Error, OAuthError},
     key::{Algorithm, DpopKey},
+    oauth::{
+        AuthorizationRequest, ClientAuthentication, DeviceAuthorization, Discovery, OAuthClient,
+        PendingAuthorization, PrivateKeyJwt, Registration, ResourceMetadata, ServerMetadata,
+    },
     origin::Origin,
     replay::{CloneBody, EmptyBody, IdempotentOnly, NoReplay, RecordedBody, Replay, ReplayBody},
-    token::{ForceRenewal, Token, TokenLayer, TokenParameters, TokenRequest},
+    token::{
+        FileStore, ForceRenewal, Grant, GrantStore, StoredGrant, Token, TokenLayer,
+        TokenParameters, TokenRequest,
+    },
 };
 
 /// The README's code is compiled, too.

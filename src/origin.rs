@@ -242,6 +242,23 @@ fn is_secure(origin: &str) -> bool {
     host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
 }
 
+/// The scheme of an absolute URI, whatever stands behind it (RFC 3986, section 3.1).
+pub(crate) fn scheme(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once(':')?;
+    let mut bytes = scheme.bytes();
+    let plain = bytes.next()?.is_ascii_alphabetic()
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    plain.then_some(scheme)
+}
+
+/// Whether this is an absolute URI without fragment, of any scheme (RFC 3986, section 4.3).
+pub(crate) fn is_absolute_uri(text: &str) -> bool {
+    scheme(text).is_some_and(|scheme| {
+        let rest = &text[scheme.len() + ":".len()..];
+        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+    })
+}
+
 /// The start of a text that a user gave, fit for one line of an error.
 pub(crate) fn printable(text: &str) -> String {
     const SHOWN: usize = 100;

@@ -1,4 +1,23 @@
-//! Chance: what keeps many processes from doing the same at the same moment. Nothing here is a secret.
+//! Chance: what keeps many processes from doing the same at the same moment, and is no secret; and texts that nobody
+//! guesses.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Kind};
+
+/// `BYTES` random bytes of the operating system, in base64url.
+pub(crate) fn base64url<const BYTES: usize>() -> Result<Zeroizing<String>, Error> {
+    let mut random = Zeroizing::new([0; BYTES]);
+    getrandom::fill(random.as_mut()).map_err(|source| {
+        Error::with_source(
+            Kind::Sign,
+            "the operating system gave no random numbers",
+            source,
+        )
+    })?;
+    Ok(Zeroizing::new(BASE64URL.encode(random.as_ref())))
+}
 
 /// From 0 up to 1, drawn from the operating system. If that gives none, the middle: spreading is no reason to
 /// fail.

@@ -9,7 +9,9 @@ use http::{Response, header::DATE};
 use support::{
     API, ENDPOINT, Fake, a3_key, answer,
     bench::{AS, challenging},
-    get, invalid_token, nonce_challenge, ok, token,
+    get, invalid_token, nonce_challenge, ok,
+    saves::saves,
+    token,
     told::{Span, Told},
 };
 use tower::{ServiceBuilder, ServiceExt};
@@ -214,10 +216,10 @@ async fn a_store_that_fails_is_told_without_what_it_says_of_the_token() {
     let told = Told::default();
     let _listening = told.listen();
     let dpop = DpopLayer::new(a3_key());
-    let request = TokenRequest::refresh_token(ENDPOINT, "app", "r0").store_refresh_token(|token| {
+    let request = TokenRequest::refresh_token(ENDPOINT, "app", "r0").store(saves(|token| {
         let form: String = form_urlencoded::byte_serialize(token.as_bytes()).collect();
         async move { Err(format!("PUT /{form} failed:\n{token}").into()) }
-    });
+    }));
     let audience = Audience::origins([API]).unwrap();
     let tokens = TokenLayer::new(&dpop, fake, request, audience).unwrap();
     tokens.access_token().await.unwrap();

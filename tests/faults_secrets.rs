@@ -25,11 +25,13 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use support::{API, ENDPOINT, Fake, answer, get, nonce_challenge, ok, token, with_token};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_dpop::{
-    AccessToken, Audience, BoxError, Challenge, CloneBody, DpopKey, DpopLayer, EmptyBody, Error,
-    ForceRenewal, IdempotentOnly, NoReplay, RecordedBody, ReplayBody, ToAuthorizationServer,
-    TokenLayer, TokenParameters, TokenRequest,
+    AccessToken, Audience, AuthorizationRequest, BoxError, Challenge, CloneBody, Discovery,
+    DpopKey, DpopLayer, EmptyBody, Error, FileStore, ForceRenewal, Grant, IdempotentOnly, NoReplay,
+    OAuthClient, PrivateKeyJwt, RecordedBody, Registration, ReplayBody, ResourceMetadata,
+    StoredGrant, ToAuthorizationServer, TokenLayer, TokenParameters, TokenRequest,
+    oauth::{AuthenticationContext, Credentials, Endpoints},
     proof::{Check, Proof},
-    testing::{AuthorizationServer, Nonces, ResourceServer, TokenFormat},
+    testing::{AuthorizationServer, Nonces, Profile, ResourceServer, TokenFormat},
 };
 use tracing::{
     Event, Metadata, Subscriber,
@@ -250,6 +252,9 @@ async fn f72_debug_of_every_public_type_shows_nothing() {
         .entry("InvalidProof")
         .or_default()
         .push_str(&invalid.to_string());
+    for (name, text) in of_oauth(&key, &authorization_server, &resource_server).await {
+        values.entry(name).or_default().push_str(&text);
+    }
     for text in values.values() {
         sweep(text, &canaries);
     }
@@ -259,6 +264,80 @@ async fn f72_debug_of_every_public_type_shows_nothing() {
         .collect();
     assert!(missing.is_empty(), "not looked at: {missing:?}");
     dpop_future.await.unwrap();
+}
+
+/// The types by which a client shows who it is, and what it asks for beside tokens.
+async fn of_oauth(
+    key: &DpopKey,
+    server: &AuthorizationServer,
+    resource_server: &ResourceServer,
+) -> Vec<(&'static str, String)> {
+    let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let discovery = Discovery::new(http.clone(), server.issuer()).unwrap();
+    let metadata = discovery.metadata().await.unwrap();
+    let registration = Registration::new(discovery.clone(), "id").client_secret_basic(SECRET);
+    let dpop = DpopLayer::new(key.clone());
+    let client = OAuthClient::new(&dpop, http.clone(), registration.clone()).unwrap();
+    let request = AuthorizationRequest::new("http://127.0.0.1:1/callback?k=v")
+        .state(PLAIN)
+        .parameter("login_hint", SECRET);
+    let pending = client.push(request.clone()).await.unwrap();
+    let scope = TokenParameters::new().scope("api");
+    let device = client.device_authorization(&scope).await.unwrap();
+    let tokens = TokenLayer::new(
+        &dpop,
+        http.clone(),
+        TokenRequest::new(registration.clone(), Grant::client_credentials()),
+        Audience::origins([resource_server.origin()]).unwrap(),
+    );
+    let token = tokens.unwrap().access_token().await.unwrap();
+    let introspection = client.introspect(&token).await.unwrap();
+    assert!(introspection.is_active());
+    let resource = ResourceMetadata::discover(http, resource_server.origin());
+    let stored = StoredGrant::new(key, REFRESH, server.issuer(), "id", None);
+    let context = AuthenticationContext::new("id", ENDPOINT).with_thumbprint(key.thumbprint());
+    let credentials = Credentials::jwt(SECRET)
+        .parameter("password", PASSWORD)
+        .authorization(HeaderValue::from_static(TOKEN));
+    let assertion = PrivateKeyJwt::new(key.clone()).claim("x", SECRET);
+    let at = |url: String| Endpoints::from(url);
+    let grants = [
+        Grant::refresh_token(REFRESH),
+        Grant::stored(&stored),
+        Grant::token_exchange(TOKEN, "urn:x"),
+        Grant::jwt_bearer(TOKEN),
+        Grant::other("urn:x").parameter("password", PASSWORD),
+        Grant::device_code(&device),
+    ];
+    vec![
+        ("AuthenticationContext", shown(&context)),
+        ("AuthorizationRequest", shown(&request)),
+        ("Credentials", shown(&credentials)),
+        ("DeviceAuthorization", shown(&device)),
+        ("Discovery", shown(&discovery)),
+        (
+            "Endpoints",
+            shown(&at(format!("https://id:{SECRET}@as.example/t"))),
+        ),
+        (
+            "Endpoints",
+            shown(&at(format!("https://as.example/t?k={SECRET}"))),
+        ),
+        ("FileStore", shown(&FileStore::new("grant.json"))),
+        ("Grant", shown(&grants)),
+        ("Introspection", shown(&introspection)),
+        ("OAuthClient", shown(&client)),
+        ("PendingAuthorization", shown(&pending)),
+        ("PrivateKeyJwt", shown(&assertion)),
+        ("Profile", shown(&Profile::Okta)),
+        (
+            "Registration",
+            shown(&registration.client_secret_jwt(PLAIN)),
+        ),
+        ("ResourceMetadata", shown(&resource.await.unwrap())),
+        ("ServerMetadata", shown(&metadata)),
+        ("StoredGrant", shown(&stored)),
+    ]
 }
 
 /// The names of all public types, by the source.
@@ -645,4 +724,11 @@ async fn f72_a_log_at_trace_level_shows_nothing() {
         text.len()
     );
     sweep(&text, &canaries);
+}
+
+#[test]
+fn no_debug_shows_what_a_url_hides() {
+    let server = tower_dpop::ServerMetadata::new("https://user:canary@as.example.com");
+    let shown = format!("{:?}", Registration::new(server, "app"));
+    assert!(!shown.contains("canary"), "{shown}");
 }

@@ -33,9 +33,12 @@ use http::{Request, Response};
 use http_body_util::{Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame};
 use p256::{ecdsa::SigningKey, pkcs8::DecodePrivateKey as _};
-use support::{API, ENDPOINT, get, own_token, with_token};
+use support::{API, ENDPOINT, get, own_token, saves::saves, with_token};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_dpop::{Audience, BoxError, DpopKey, DpopLayer, TokenLayer, TokenRequest, proof::Proof};
+use tower_dpop::{
+    Audience, AuthorizationRequest, BoxError, DpopKey, DpopLayer, FileStore, Grant, GrantStore,
+    OAuthClient, Registration, ServerMetadata, StoredGrant, TokenLayer, TokenRequest, proof::Proof,
+};
 use zeroize::Zeroize as _;
 
 unsafe extern "C" {
@@ -177,7 +180,10 @@ impl Forms {
             ("as it is reckoned with", reversed),
             ("hex", hex.into_bytes()),
         ];
-        forms.extend(inside_base64(&scalar));
+        // In parts as well: the lines of a PEM file break it.
+        for part in [&scalar[..], &scalar[..12], &scalar[12..24]] {
+            forms.extend(inside_base64(part));
+        }
         Self(forms)
     }
 }
@@ -454,17 +460,60 @@ fn client() -> TokenRequest {
 async fn f73_nothing_is_left_of_the_clients_secret() {
     nothing_is_left(|| client().client_secret_post(SECRET), &[SECRET]).await;
     nothing_is_left(|| client().client_secret_basic(SECRET), &[SECRET]).await;
+    let signed = || {
+        let registration = Registration::new(ENDPOINT, "id").client_secret_jwt(SECRET);
+        TokenRequest::new(registration, Grant::client_credentials())
+    };
+    nothing_is_left(signed, &[SECRET]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn f73_nor_of_an_authorization_code() {
+    const CODE: &str = "c0de-canary/+1, of a kind";
+    const STATE: &str = "state canary/+1, a text of mine";
+    const HINT: &str = "id token hint's canary/+1";
+    // In memory that is not looked at.
+    let answer = form_urlencoded::Serializer::new(String::from("/cb?"))
+        .extend_pairs([("code", CODE), ("state", STATE)])
+        .finish()
+        .leak();
+    let refusal = form_urlencoded::Serializer::new(String::from("/cb?"))
+        .extend_pairs([
+            ("error", "e"),
+            ("error_description", HINT),
+            ("state", STATE),
+        ])
+        .finish()
+        .leak();
+    let request = || {
+        let server = ServerMetadata::new("https://as.example.com")
+            .with_authorization_endpoint("https://as.example.com/authorize")
+            .with_token_endpoint(ENDPOINT);
+        let registration = Registration::new(server, "id");
+        let http = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, BoxError>(support::ok()) });
+        let dpop = DpopLayer::new(support::a3_key());
+        let client = OAuthClient::new(&dpop, http, registration.clone()).unwrap();
+        let request = AuthorizationRequest::new("https://app.example.com/cb")
+            .state(STATE)
+            .parameter("id_token_hint", HINT);
+        // What needs no answer is ready at once.
+        let mut begun = tokio_test::task::spawn(client.authorize(request));
+        let pending = tokio_test::assert_ready_ok!(begun.poll());
+        drop(pending.answered(refusal).unwrap_err());
+        TokenRequest::new(registration, pending.answered(answer).unwrap())
+    };
+    nothing_is_left(request, &[CODE, STATE, HINT]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn f73_nor_of_refresh_tokens() {
     let request = || {
         let request = TokenRequest::refresh_token(ENDPOINT, "app", REFRESH[0]);
-        request.store_refresh_token(|mut token| {
+        request.store(saves(|mut token| {
             // What it is given is its own to wipe.
             token.zeroize();
             async { Ok(()) }
-        })
+        }))
     };
     nothing_is_left(request, &REFRESH).await;
 }
@@ -472,4 +521,52 @@ async fn f73_nor_of_refresh_tokens() {
 #[tokio::test(start_paused = true)]
 async fn f73_nor_of_access_tokens_with_a_client_that_copies_none() {
     nothing_is_left(client, &[TOKEN]).await;
+}
+
+// What is stored.
+
+#[tokio::test]
+async fn f73_nor_of_a_grant_that_was_stored() {
+    let alone = Alone::wait();
+    // So long that what grows would be outgrown in the middle of it.
+    let long = "and so on, ".repeat(200);
+    let refresh_token = &*format!("canary-to-be-stored/\\+\"quoted\"{long}");
+    let (key, other) = (DpopKey::generate().unwrap(), DpopKey::generate().unwrap());
+    let forms = [
+        Forms::of_text(refresh_token),
+        Forms::of_key(&key.to_pkcs8_pem().unwrap()),
+    ];
+    let left = |heap: &Heap<'_>| forms.each_ref().map(|forms| heap.left(forms)).concat();
+    let grant = |key| StoredGrant::new(key, refresh_token, "https://as.example.com", "app", None);
+    let json = grant(&key).to_json().unwrap();
+    let directory = std::env::temp_dir().join(format!("tower-dpop-wiped-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("grant.json");
+
+    let heap = alone.heap_from_now_on();
+    let store = FileStore::new(&path);
+    store.save(grant(&key)).await.unwrap();
+    let held = store.load().await.unwrap().unwrap();
+    assert_eq!(left(&heap), ["raw", "as it is reckoned with"]);
+    drop(held);
+    store.save(grant(&key)).await.unwrap();
+    assert_eq!(left(&heap), [""; 0]);
+    // Refused: cut off, of another key, with something that it cannot be.
+    for bad in [
+        json[..json.len() - 1].to_owned(),
+        json.replace(key.thumbprint(), other.thumbprint()),
+        json.replace("\"app\"", "7"),
+        json.replace("grant\":1", "grant\":2"),
+        format!("{}{}", &*json, &*json),
+    ] {
+        std::fs::write(&path, &bad).unwrap();
+        let heap = alone.heap_from_now_on();
+        drop(format!(
+            "{:?}",
+            StoredGrant::from_json(bad.as_bytes()).unwrap_err()
+        ));
+        drop(format!("{:?}", store.load().await.unwrap_err()));
+        assert_eq!(left(&heap), [""; 0]);
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
 }

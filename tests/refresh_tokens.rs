@@ -19,6 +19,7 @@ use support::{
     API, ENDPOINT, Fake, a3_key, answer,
     bench::{AS, RS},
     get, ok, plain,
+    saves::saves,
 };
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_dpop::{Audience, DpopLayer, Error, TokenLayer, TokenRequest};
@@ -275,14 +276,14 @@ async fn a_new_refresh_token_is_stored_before_its_access_token_is_used() {
     let stored: Arc<Mutex<Vec<(String, usize)>>> = Arc::default();
     let request = {
         let (fake, stored) = (fake.clone(), stored.clone());
-        request().store_refresh_token(move |token| {
+        request().store(saves(move |token| {
             let (fake, stored) = (fake.clone(), stored.clone());
             async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 stored.lock().unwrap().push((token, fake.seen_by(RS).len()));
                 Ok(())
             }
-        })
+        }))
     };
     let stack = stack(&fake, request);
     for _ in 0..3 {
@@ -303,7 +304,7 @@ async fn a_store_that_fails_is_tried_again_and_keeps_nobody_from_the_token() {
     let tries = Arc::new(AtomicUsize::new(0));
     let request = {
         let tries = tries.clone();
-        request().store_refresh_token(move |token| {
+        request().store(saves(move |token| {
             let number = tries.fetch_add(1, Ordering::Relaxed);
             async move {
                 assert_eq!(token, "canary-r1");
@@ -313,7 +314,7 @@ async fn a_store_that_fails_is_tried_again_and_keeps_nobody_from_the_token() {
                     _ => Ok(()),
                 }
             }
-        })
+        }))
     };
     let stack = stack(&fake, request);
     ask(&stack).await.unwrap();
@@ -331,7 +332,7 @@ async fn a_store_that_fails_is_tried_again_and_keeps_nobody_from_the_token() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_costs_ten_seconds() {
     let fake = server(vec![given("a0", Some("canary-r1")), given("a1", None)]);
-    let request = request().store_refresh_token(|_| std::future::pending());
+    let request = request().store(saves(|_| std::future::pending()));
     let stack = stack(&fake, request);
     let begin = tokio::time::Instant::now();
     ask(&stack).await.unwrap();
@@ -386,10 +387,10 @@ async fn an_answer_that_came_and_is_no_use_still_brings_the_next_refresh_token()
     let stored: Arc<Mutex<Vec<String>>> = Arc::default();
     let request = {
         let stored = stored.clone();
-        request().store_refresh_token(move |token| {
+        request().store(saves(move |token| {
             stored.lock().unwrap().push(token);
             async { Ok(()) }
-        })
+        }))
     };
     let stack = stack(&fake, request);
     let error = ask(&stack).await.unwrap_err();
@@ -501,7 +502,7 @@ async fn what_belongs_to_a_refresh_token_is_refused_where_there_is_none() {
     let request = || TokenRequest::client_credentials(ENDPOINT, "app");
     for bad in [
         request().retry_lost_refresh(),
-        request().store_refresh_token(|_| async { Ok(()) }),
+        request().store(saves(|_| async { Ok(()) })),
     ] {
         let audience = Audience::origins([API]).unwrap();
         let error = TokenLayer::new(&dpop, server(vec![]), bad, audience).unwrap_err();
@@ -553,7 +554,7 @@ async fn one_more_try_stays_one_whatever_is_answered_in_between() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_panics_keeps_nobody_from_the_token() {
     let fake = server(vec![given("a0", Some("canary-r1")), given("a1", None)]);
-    let request = request().store_refresh_token(|_| async { panic!("a bug in the program") });
+    let request = request().store(saves(|_| async { panic!("a bug in the program") }));
     let stack = stack(&fake, request);
     for _ in 0..3 {
         ask(&stack).await.unwrap();

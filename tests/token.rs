@@ -147,14 +147,11 @@ fn values_that_cannot_be_used_are_refused_before_the_first_request() {
             at("https://user:s3cret@as.example.com/token"),
             "user information",
         ),
-        (at("https://user:s3cret#1@as.example.com/token"), "…"),
+        (at("https://user:s3cret#1@as.example.com/token"), "fragment"),
         (at("https://user:s3 cret@as.example.com/token"), "no URL"),
-        (
-            at("https://user:s3cret@as.example.com/token#x"),
-            "user information",
-        ),
+        (at("https://user:s3cret@as.example.com/token#x"), "fragment"),
         (at("https://as.example.com:99999/token"), "port"),
-        (at("ftp://as.example.com/token"), "https"),
+        (at("ftp://as.example.com/token"), "scheme"),
         (TokenRequest::client_credentials(ENDPOINT, ""), "client id"),
         (
             at(ENDPOINT).parameter("client_secret", "s3cret"),

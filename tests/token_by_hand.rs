@@ -392,3 +392,25 @@ async fn insisting_is_no_licence_for_a_storm() {
     }
     assert!(fake.hits(AS) <= 14, "{} fetches in 10 s", fake.hits(AS));
 }
+
+#[tokio::test]
+async fn what_else_the_token_came_with_can_be_read() {
+    let fake = Fake::new(|_, _| {
+        let body = r#"{"access_token":"t","token_type":"DPoP","expires_in":300,"scope":"a b",
+            "sub":"did:plc:\u0061bc","refresh_token":"r","amr":["pwd"]}"#;
+        answer(200, &[], body)
+    });
+    let (tokens, _) = layers(&fake);
+    let token = tokens.access_token().await.unwrap();
+    assert_eq!(token.answer("sub"), Some("did:plc:abc"));
+    assert_eq!(token.answer("scope"), Some("a b"));
+    for none in [
+        "access_token",
+        "refresh_token",
+        "expires_in",
+        "amr",
+        "id_token",
+    ] {
+        assert_eq!(token.answer(none), None, "{none}");
+    }
+}

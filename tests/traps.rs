@@ -10,7 +10,7 @@
 //! | T5 | retries without end | three sends for nonces, four in all | `t05`; `sends.rs` |
 //! | T6 | a filter turns the challenge into an error before the retry sees it | the challenge is answered below whatever filters; a filter inside is the user's own | `t06` |
 //! | T7 | a new key for the retry | the same key throughout | `t07` in `traps_tokens.rs` |
-//! | T8 | the client assertion is repeated with its `jti` | token requests are made anew for each sending. There are no assertions yet: so far that shows in the request's memory alone | `t08` in `traps_tokens.rs` |
+//! | T8 | the client assertion is repeated with its `jti` | token requests are made anew for each sending, and with them the assertion | `t08` in `traps_tokens.rs`; `oauth_client.rs`, `profiles_grants.rs` |
 //! | T9 | a stream is sent again empty, and the answer passes for success | whole, or not at all | `t09`; `replay_body.rs` |
 //! | T10 | the error that the body cannot be sent again hides the server's 401 | the 401 comes back as it was, and the nonce is kept | `t10`; `dpop.rs` |
 //! | T11 | `invalid_token` is taken for a nonce challenge | it means a new token, whatever nonce comes along | `t11`; `faults_nonces.rs`, F42 |
@@ -18,7 +18,7 @@
 //! | T13 | without a token or a proof the request goes out bare, or as `Bearer` | nothing goes out | `t13` in `traps_tokens.rs`; `token.rs` |
 //! | T14 | `token_type` is not looked at, or compared with case | `DPoP` in any case, or an error | `t14` in `traps_tokens.rs`; `scenarios.rs` |
 //! | T15 | tokens are shared between requests for different scopes or resources | one token for each combination | `t15` in `traps_tokens.rs`; `token_by_hand.rs` |
-//! | T16 | the private key lies in a shared cache in clear | nothing that holds it can be serialised; what a store gets is the refresh token. There is no shared cache yet. The key's own `to_pkcs8_pem` is the one way out | `t16` in `traps_tokens.rs`; `faults_secrets.rs` |
+//! | T16 | the private key lies in a shared cache in clear | nothing that holds it can be serialised; what a store gets is its owner's choice: `FileStore` keeps it for its owner alone, and refuses a file that others may read. The key's own `to_pkcs8_pem` is the one way out | `t16` in `traps_tokens.rs`; `faults_secrets.rs` |
 //! | T17 | `htu` with query, template, decoded path, default port or a slash more | the URL as it is on the wire, without query | `t17` in `traps_tokens.rs`; `proofs.rs`, `scenarios.rs` |
 //! | T18 | `htm` in lower case | the method as it is sent | `t18` in `traps_tokens.rs`; `proofs.rs` |
 //! | T19 | a redirect is followed with the old proof | none is followed; whoever follows one through the layers gets a new proof, and no token elsewhere | `t19`; `stacks/tests/redirects.rs` |

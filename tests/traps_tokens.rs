@@ -26,7 +26,9 @@ use support::{
         AS, RS, all, api, audience, bench, call, callers, challenging, find, ms, request, runtime,
         secs, servers, stack, stack_with,
     },
-    get, header, invalid_token, nonce_challenge, ok, refusal, token, token_nonce_challenge,
+    get, header, invalid_token, nonce_challenge, ok, refusal,
+    saves::saves,
+    token, token_nonce_challenge,
 };
 use tokio::time::Instant;
 use tower::{ServiceBuilder, ServiceExt as _};
@@ -199,11 +201,10 @@ async fn t16_a_private_key_goes_to_no_store() {
     // The one thing of ours that is meant to be stored.
     let stored = Arc::new(Mutex::new(Vec::new()));
     let store = stored.clone();
-    let request =
-        TokenRequest::refresh_token(ENDPOINT, "id", "r0").store_refresh_token(move |new| {
-            store.lock().unwrap().push(new);
-            async { Ok(()) }
-        });
+    let request = TokenRequest::refresh_token(ENDPOINT, "id", "r0").store(saves(move |new| {
+        store.lock().unwrap().push(new);
+        async { Ok(()) }
+    }));
     let fake = Fake::new(|seen, _| match seen.uri.host() {
         Some(AS) => answer(
             200,

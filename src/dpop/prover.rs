@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Kind},
     key::DpopKey,
     nonce::{Nonce, NonceStore, Role},
+    oauth::PlainHttp,
     origin::{Origin, Target},
     proof::{DPOP, Proof},
 };
@@ -54,6 +55,13 @@ impl Prover {
     pub(crate) fn learn_time(&self, origin: &str, headers: &HeaderMap, sent: &SentProof) -> bool {
         let clock = &self.clock;
         clock.learn(origin, headers, sent.at, sent.dated, sent.round_trip)
+    }
+
+    pub(crate) fn plain_http(&self) -> PlainHttp {
+        match self.allow_plain_http {
+            true => PlainHttp::Anywhere,
+            false => PlainHttp::Loopback,
+        }
     }
 
     pub(crate) fn check_secure(&self, origin: &str, secure: bool) -> Result<(), Error> {

@@ -167,6 +167,18 @@ pub(crate) fn refresh_token_not_stored(error: &str) {
     );
 }
 
+/// Those that are known go on to serve. Once for each step of the back-off.
+pub(crate) fn metadata_not_renewed(issuer: &str, error: &Error, retry_in: Duration) {
+    tell!(
+        WARN,
+        issuer,
+        error = %error,
+        error.type = error.kind_name(),
+        retry_in_seconds = retry_in.as_secs_f64(),
+        "an authorization server's metadata could not be renewed; the old ones go on to serve"
+    );
+}
+
 #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
 fn server(role: Role) -> &'static str {
     match role {

@@ -14,13 +14,13 @@ use tokio::{
 };
 
 use super::{
-    caught::{Panicked, caught},
     cell::{Cell, Landing, News, Plan, Wait},
     response::Failure,
     state::{Ask, Fetched, Step},
 };
 use crate::{
     access_token::{AccessToken, Issuer},
+    caught::{Panicked, caught},
     clock::Clock,
     error::{Error, Kind},
     event,

@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::{error::Error, origin::printable};
+use crate::{
+    error::Error,
+    origin::{is_absolute_uri, printable},
+};
 
 /// In a request's extensions: what its token is to be asked for, in place of what the
 /// [`TokenRequest`](crate::TokenRequest) says. Each combination has a token of its own.
@@ -66,7 +69,7 @@ impl TokenParameters {
         *self.0 == Parameters::default()
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let mut resources = self.0.resources.iter();
         resources.try_for_each(|resource| check_resource(resource))
     }
@@ -81,7 +84,7 @@ impl TokenParameters {
         }
     }
 
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let scope = self.0.scope.iter().map(|scope| ("scope", &**scope));
         let resources = self.0.resources.iter();
         let audiences = self.0.audiences.iter();
@@ -92,15 +95,8 @@ impl TokenParameters {
 }
 
 /// An absolute URI of any scheme, such as `urn:example:api` (RFC 8707, section 2).
-pub(super) fn check_resource(text: &str) -> Result<(), Error> {
-    let absolute = text.split_once(':').is_some_and(|(scheme, rest)| {
-        let mut scheme = scheme.bytes();
-        scheme.next().is_some_and(|b| b.is_ascii_alphabetic())
-            && scheme.all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-            && !rest.is_empty()
-            && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-    });
-    if absolute {
+pub(crate) fn check_resource(text: &str) -> Result<(), Error> {
+    if is_absolute_uri(text) {
         return Ok(());
     }
     Err(Error::config(format!(

@@ -8,11 +8,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    ForceRenewal, Token, TokenParameters, TokenRequest,
-    cache::Cache,
-    client::{FetchToken, TokenClient},
-    partitions::Partitions,
-    state::Ask,
+    ForceRenewal, Token, TokenParameters, TokenRequest, cache::Cache, client::TokenClient,
+    partitions::Partitions, state::Ask,
 };
 use crate::{
     access_token::{AccessToken, ToAuthorizationServer},
@@ -43,7 +40,7 @@ struct Tokens {
 
 /// What a token's cache is made of.
 struct Make {
-    client: Arc<dyn FetchToken>,
+    client: Arc<TokenClient>,
     clock: Arc<Clock>,
     timeout: Duration,
 }
@@ -52,7 +49,7 @@ impl Make {
     fn cache(&self, parameters: &TokenParameters) -> Cache {
         let (client, parameters) = (Arc::clone(&self.client), parameters.clone());
         Cache::new(Arc::clone(&self.clock), self.timeout, move || {
-            Arc::clone(&client).fetch(parameters.clone())
+            Box::pin(Arc::clone(&client).fetch(parameters.clone()))
         })
     }
 }
@@ -66,8 +63,13 @@ impl<R: Clone> TokenLayer<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::is_config`] if a value of `request` cannot be used, and [`Error::is_insecure_http`] if the
-    /// token endpoint or an origin of `audience` is plain http and not loopback.
+    /// [`Error::is_config`] if a value of `request` cannot be used, or its grant is another client's or server's;
+    /// [`Error::is_insecure_http`] if the token endpoint or an origin of `audience` is plain http and not loopback;
+    /// [`Error::is_other_key`] if the grant is bound to another key than that of `dpop`; [`Error::is_algorithm`] if the
+    /// metadata that were given do not name the key's algorithm.
+    ///
+    /// A grant that is good once is for one layer: of two that were made with the same one, the second one's request
+    /// would look like theft. Clones of a layer share it.
     pub fn new<C, ResBody>(
         dpop: &DpopLayer<R>,
         client: C,
@@ -110,7 +112,8 @@ impl<R> TokenLayer<R> {
     /// # Errors
     ///
     /// [`Error::is_token_request`]: there is none, for the reason that a request would be told.
-    /// [`Error::is_sign`]: the token request could not be signed.
+    /// [`Error::is_sign`]: the token request could not be signed. [`Error::is_config`], [`Error::is_insecure_http`] and
+    /// [`Error::is_other_key`]: what was found at fault only now, in the server's metadata or in the store.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         self.cache(None)?.wait(&Ask::default()).await
     }

@@ -54,7 +54,8 @@
 //! is due.
 //!
 //! **A fetch** runs in a task of its own, in the Tokio runtime of the caller that needs it, and has 10 s in
-//! all ([`TokenRequest::timeout`]; more with a refresh token). One at a time: all that wait share its token or its error, and whoever stops
+//! all ([`TokenRequest::timeout`]; 60 s for what is good once, as a refresh token is, and a
+//! few times that where a store has to be waited for or a refusal asks for another try). One at a time: all that wait share its token or its error, and whoever stops
 //! waiting changes nothing for it or for the others.
 //!
 //! **After a failure** the next fetch waits 0.25 s, then twice as long each time up to 30 s, less a random part
@@ -128,25 +129,30 @@
 //! the client's secret.
 
 mod cache;
-mod caught;
 mod cell;
 mod client;
 mod extensions;
 mod future;
+mod grant;
+mod held;
+mod keeper;
 mod layer;
 mod partitions;
-mod refresh;
 mod request;
-mod response;
+pub(crate) mod response;
 mod service;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod store;
 
+pub(crate) use self::extensions::check_resource;
 pub use self::{
     extensions::{ForceRenewal, TokenParameters},
     future::ResponseFuture,
+    grant::Grant,
     layer::TokenLayer,
     request::TokenRequest,
     service::Token,
+    store::{FileStore, GrantStore, StoredGrant, Storing},
 };

@@ -1,44 +1,25 @@
-use std::{fmt, future::Future, sync::Arc, time::Duration};
-
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use bytes::Bytes;
-use form_urlencoded::{Serializer, byte_serialize};
-use http::{
-    HeaderValue, Method, Request, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
-};
-use http_body_util::Full;
-use zeroize::Zeroizing;
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     TokenParameters,
     extensions::check_resource,
-    refresh::{RefreshToken, Store},
+    grant::{Grant, RESERVED, Uses},
+    held::Held,
+    keeper::Keeper,
+    store::GrantStore,
 };
 use crate::{
-    error::{BoxError, Error},
-    origin::{Target, printable},
+    dpop::Prover,
+    error::Error,
+    oauth::{Endpoint, Endpoints, Registration, form::Form},
+    origin::printable,
 };
-
-/// What this crate writes itself; a second one of these would be read by some servers and not by others.
-const RESERVED: [&str; 7] = [
-    "grant_type",
-    "refresh_token",
-    "client_id",
-    "client_secret",
-    "scope",
-    "client_assertion",
-    "client_assertion_type",
-];
-
-/// Parameters whose values are no secrets; an error that names them helps.
-const PUBLIC: [&str; 3] = ["scope", "resource", "audience"];
 
 /// A healthy server answers within a second; one that has not after this will not.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A refresh token is sent once. Giving its answer up may cost the grant, so it has more time.
-const REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is good once is sent once. Giving its answer up may cost the grant, so it has more time.
+const ONCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is outside of these is a mistake of units.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> =
@@ -54,53 +35,47 @@ const TIMEOUTS: std::ops::RangeInclusive<Duration> =
 ///     .scope("api");
 /// ```
 ///
+/// For other grants, other client authentication and servers that are found by discovery see
+/// [`new`](Self::new).
+///
 /// Whether the values can be used is checked by [`TokenLayer::new`](crate::TokenLayer::new).
 #[derive(Clone)]
 pub struct TokenRequest {
-    endpoint: String,
-    client_id: String,
-    authentication: ClientAuthentication,
+    registration: Registration,
     grant: Grant,
     retry_lost_refresh: bool,
-    store: Option<Arc<Store>>,
+    store: Option<Arc<dyn GrantStore>>,
     timeout: Duration,
     /// `resource` may stand more than once (RFC 8707, section 2).
     parameters: Vec<(String, String)>,
 }
 
-/// What the token is given for.
-#[derive(Clone)]
-enum Grant {
-    ClientCredentials,
-    RefreshToken(Zeroizing<String>),
-}
-
-/// How the client authenticates: RFC 6749, section 2.3.1, by the names of RFC 7591, section 2.
-#[derive(Clone)]
-enum ClientAuthentication {
-    None,
-    SecretBasic(Zeroizing<String>),
-    SecretPost(Zeroizing<String>),
-}
-
 impl TokenRequest {
-    /// The client credentials grant (RFC 6749, section 4.4), without client authentication unless one of
-    /// the `client_secret_*` methods adds it.
+    /// A request of the client by a grant.
     #[must_use]
-    pub fn client_credentials(
-        token_endpoint: impl Into<String>,
-        client_id: impl Into<String>,
-    ) -> Self {
+    pub fn new(registration: Registration, grant: Grant) -> Self {
+        let timeout = match grant.is_repeatable() {
+            true => TIMEOUT,
+            false => ONCE_TIMEOUT,
+        };
         Self {
-            endpoint: token_endpoint.into(),
-            client_id: client_id.into(),
-            authentication: ClientAuthentication::None,
-            grant: Grant::ClientCredentials,
+            registration,
+            grant,
             retry_lost_refresh: false,
             store: None,
-            timeout: TIMEOUT,
+            timeout,
             parameters: Vec::new(),
         }
+    }
+
+    /// The client credentials grant (RFC 6749, section 4.4), without client authentication unless one of
+    /// the `client_secret_*` methods adds it.
+    ///
+    /// `server` is the token endpoint's URL, or what else [`Endpoints`] can be made from.
+    #[must_use]
+    pub fn client_credentials(server: impl Into<Endpoints>, client_id: impl Into<String>) -> Self {
+        let registration = Registration::new(server, client_id);
+        Self::new(registration, Grant::client_credentials())
     }
 
     /// The refresh token grant (RFC 6749, section 6), without client authentication unless one of the
@@ -116,34 +91,35 @@ impl TokenRequest {
     /// section 5): load that key.
     #[must_use]
     pub fn refresh_token(
-        token_endpoint: impl Into<String>,
+        server: impl Into<Endpoints>,
         client_id: impl Into<String>,
         refresh_token: impl Into<String>,
     ) -> Self {
-        Self {
-            grant: Grant::RefreshToken(Zeroizing::new(refresh_token.into())),
-            timeout: REFRESH_TIMEOUT,
-            ..Self::client_credentials(token_endpoint, client_id)
-        }
+        let registration = Registration::new(server, client_id);
+        Self::new(registration, Grant::refresh_token(refresh_token))
     }
 
-    /// `store` gets each new refresh token, to keep it past a restart. It is called, and its future awaited,
-    /// before the access token that came along is used: each time for 10 s at the most, which
-    /// [`timeout`](Self::timeout) does not count.
+    /// Keeps what must survive a restart in `store`: each new refresh token, with its key and what it is for.
     ///
-    /// If it fails, it is called twice more, and then again before the next refresh; the access token is used
-    /// all the same.
+    /// It is saved before the access token that came along is used: for 10 s at the most, which
+    /// [`timeout`](Self::timeout) does not count. If that fails, it is tried twice more, and then again before the
+    /// next refresh; the access token is used all the same.
+    ///
+    /// Several processes may share a store: its [`lock`](GrantStore::lock) is held while a refresh token is used, for two
+    /// minutes' wait of the others at the most, and a newer one that another process has saved is taken from it. What
+    /// cannot be read is not used ([`Error::is_store`]).
+    ///
+    /// A renewal runs in the background, with the lock. A program whose runtime stands still meanwhile, as one of a single
+    /// thread does between two calls of `block_on`, keeps the lock from the others for so long: let it wait for its
+    /// token by [`access_token`](crate::TokenLayer::access_token), or let a thread of its own drive the runtime.
     #[must_use]
-    pub fn store_refresh_token<S, F>(mut self, store: S) -> Self
-    where
-        S: Fn(String) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<(), BoxError>> + Send + 'static,
-    {
-        self.store = Some(Arc::new(move |token| Box::pin(store(token))));
+    pub fn store(mut self, store: impl GrantStore) -> Self {
+        self.store = Some(Arc::new(store));
         self
     }
 
-    /// After an answer that was lost, sends the same refresh token once more.
+    /// After an answer that was lost, sends the same refresh token once more. Whether one was lost is kept in the
+    /// [`store`](Self::store), too, unless the program was killed before it could be.
     ///
     /// # Security
     ///
@@ -156,7 +132,8 @@ impl TokenRequest {
     }
 
     /// How long a token request may take, with all it needs: waiting for the client to be ready, connecting,
-    /// nonce retries, reading the answer. 10 s unless set, 60 s for a refresh token; from 1 ms to 1 h.
+    /// nonce retries, reading the answer. 10 s unless set, 60 s for a grant that is good once, such as a refresh
+    /// token or an authorization code, and for the refresh tokens that come of it; from 1 ms to 1 h.
     /// A refresh token that is in use for another combination of [`TokenParameters`] is waited for as long
     /// again.
     ///
@@ -168,18 +145,17 @@ impl TokenRequest {
         self
     }
 
-    /// Authenticates by the secret in the request's body.
+    /// Authenticates by the secret in the request's body: [`Registration::client_secret_post`].
     #[must_use]
     pub fn client_secret_post(mut self, secret: impl Into<String>) -> Self {
-        self.authentication = ClientAuthentication::SecretPost(Zeroizing::new(secret.into()));
+        self.registration = self.registration.client_secret_post(secret);
         self
     }
 
-    /// Authenticates by HTTP Basic; id and secret are form-urlencoded first, as RFC 6749, section 2.3.1
-    /// asks.
+    /// Authenticates by HTTP Basic: [`Registration::client_secret_basic`].
     #[must_use]
     pub fn client_secret_basic(mut self, secret: impl Into<String>) -> Self {
-        self.authentication = ClientAuthentication::SecretBasic(Zeroizing::new(secret.into()));
+        self.registration = self.registration.client_secret_basic(secret);
         self
     }
 
@@ -206,55 +182,28 @@ impl TokenRequest {
         self
     }
 
-    /// The token endpoint, if all values of this request can be used.
-    pub(crate) fn check(&self) -> Result<(Uri, Target), Error> {
-        let uri: Uri = self
-            .endpoint
-            .parse()
-            .map_err(|_| self.bad_endpoint("is no URL"))?;
-        if uri.scheme().is_none() {
-            return Err(self.bad_endpoint("has no scheme and host"));
-        }
-        if uri
-            .authority()
-            .is_some_and(|authority| authority.as_str().contains('@'))
-        {
+    /// All that can be checked before the first request.
+    pub(super) fn check(&self, prover: &Prover) -> Result<(), Error> {
+        self.registration.check_for(Endpoint::Token, prover)?;
+        let server = self.registration.endpoints().name();
+        let client_id = self.registration.client_id();
+        self.grant
+            .check(server, client_id, prover.key.thumbprint())?;
+        if self.held(prover).is_none() && (self.store.is_some() || self.retry_lost_refresh) {
             return Err(Error::config(
-                "the token endpoint has user information (the part before `@`): give the client's secret \
-                 by `client_secret_basic` or `client_secret_post`",
+                "`store` and `retry_lost_refresh` are for grants that have a refresh token",
             ));
-        }
-        if self.endpoint.contains('#') {
-            return Err(self.bad_endpoint("has a fragment, which RFC 6749, section 3.2 forbids"));
-        }
-        let target = Target::new(&uri, None)
-            .map_err(|error| self.bad_endpoint(&format!("cannot be used ({error})")))?;
-        if self.client_id.is_empty() {
-            return Err(Error::config("the client id is empty"));
-        }
-        match &self.grant {
-            Grant::RefreshToken(token) if token.is_empty() => {
-                return Err(Error::config("the refresh token is empty"));
-            }
-            Grant::ClientCredentials if self.store.is_some() || self.retry_lost_refresh => {
-                return Err(Error::config(
-                    "`store_refresh_token` and `retry_lost_refresh` are for grants that have a refresh token",
-                ));
-            }
-            _ => {}
         }
         if !TIMEOUTS.contains(&self.timeout) {
             return Err(Error::config(
                 "the timeout of token requests is less than a millisecond or more than an hour",
             ));
         }
-        let scopes = self
-            .parameters
-            .iter()
-            .filter(|(name, _)| name == "scope")
-            .count();
+        let scopes = self.parameters.iter().filter(|(name, _)| name == "scope");
+        let scopes = scopes.count();
         for (name, value) in &self.parameters {
-            let reserved = RESERVED.contains(&name.as_str()) && (name != "scope" || scopes > 1);
+            let reserved = RESERVED.contains(&name.as_str()) || name == "refresh_token";
+            let reserved = reserved && (name != "scope" || scopes > 1);
             if name.is_empty() || reserved {
                 return Err(Error::config(format!(
                     "`{}` is no further parameter of a token request: it has a method of its own",
@@ -265,157 +214,71 @@ impl TokenRequest {
                 check_resource(value)?;
             }
         }
-        Ok((uri, target))
+        Ok(())
     }
 
-    fn bad_endpoint(&self, what: &str) -> Error {
-        // Before an `@` may stand a password, behind a `?` a secret.
-        let shown = match self.endpoint.contains('@') {
-            true => "…",
-            false => self.endpoint.split(['?', '#']).next().unwrap_or_default(),
-        };
-        Error::config(format!(
-            "the token endpoint `{}` {what}: expected something like `https://as.example.com/token`",
-            printable(shown)
-        ))
+    pub(super) fn registration(&self) -> &Registration {
+        &self.registration
     }
 
-    pub(crate) fn time_limit(&self) -> Duration {
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    pub(super) fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    pub(super) fn time_limit(&self) -> Duration {
         self.timeout
     }
 
-    /// The refresh token to begin with, if that is the grant.
-    pub(super) fn refresh(&self) -> Option<RefreshToken> {
-        match &self.grant {
-            Grant::ClientCredentials => None,
-            Grant::RefreshToken(token) => Some(RefreshToken::new(
-                token.clone(),
-                self.retry_lost_refresh,
-                self.store.clone(),
-            )),
+    /// The grant in use; none, if each token request is as good as any other.
+    pub(super) fn held(&self, prover: &Prover) -> Option<Held> {
+        if self.grant.uses() == Uses::Always {
+            return None;
         }
+        let scope = self.parameters.iter().find(|(name, _)| name == "scope");
+        // A refresh may ask for less than the grant holds (RFC 6749, section 6).
+        let scope = self.grant.scope().or(scope.map(|(_, scope)| &**scope));
+        let keeper = self.store.clone().map(|store| {
+            Keeper::new(
+                store,
+                prover.key.clone(),
+                self.registration.endpoints().name(),
+                self.registration.client_id(),
+                scope,
+            )
+        });
+        Some(Held::new(
+            self.grant.clone(),
+            self.retry_lost_refresh,
+            keeper,
+        ))
     }
 
-    /// A request to `endpoint`, made anew for every attempt: with the refresh token of now, if that is the
-    /// grant.
-    pub(crate) fn build(
-        &self,
-        endpoint: &Uri,
-        parameters: &TokenParameters,
-        refresh_token: Option<&str>,
-    ) -> Request<Full<Bytes>> {
-        let mut pairs: Vec<(&str, &str)> = match refresh_token {
-            None => vec![("grant_type", "client_credentials")],
-            Some(token) => vec![("grant_type", "refresh_token"), ("refresh_token", token)],
-        };
-        let own = self.parameters.iter();
-        let own = own.filter(|(name, _)| !parameters.replace(name));
-        pairs.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
-        pairs.extend(parameters.pairs());
-        let mut authorization = None;
-        match &self.authentication {
-            ClientAuthentication::None => pairs.push(("client_id", &self.client_id)),
-            ClientAuthentication::SecretPost(secret) => {
-                pairs.push(("client_id", &self.client_id));
-                pairs.push(("client_secret", secret));
-            }
-            ClientAuthentication::SecretBasic(secret) => {
-                authorization = Some(basic(&self.client_id, secret));
+    /// All parameters of a token request but those by which the client shows who it is.
+    pub(super) fn form(&self, mut grant: Form, parameters: &TokenParameters) -> Form {
+        for (name, value) in &self.parameters {
+            if !parameters.replace(name) {
+                grant = grant.with(name.clone(), value.as_str());
             }
         }
-        let body = Bytes::from_owner(encoded_pairs(&pairs));
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = endpoint.clone();
-        let headers = request.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/x-www-form-urlencoded"),
-        );
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(authorization) = authorization {
-            headers.insert(AUTHORIZATION, authorization);
+        for (name, value) in parameters.pairs() {
+            grant = grant.with(name.to_owned(), value);
         }
-        request
+        grant
     }
-
-    /// What must not show in any error: the client's secret, the refresh token and the values of parameters
-    /// that nobody here knows, as they are and as they are sent.
-    pub(crate) fn secrets(&self, refresh_token: Option<&str>) -> Vec<Zeroizing<String>> {
-        let unknown = self
-            .parameters
-            .iter()
-            .filter(|(name, _)| !PUBLIC.contains(&name.as_str()));
-        let mut secrets: Vec<_> = unknown
-            .map(|(_, value)| Zeroizing::new(value.clone()))
-            .collect();
-        secrets.extend(refresh_token.map(|token| Zeroizing::new(token.to_owned())));
-        match &self.authentication {
-            ClientAuthentication::None => {}
-            ClientAuthentication::SecretPost(secret)
-            | ClientAuthentication::SecretBasic(secret) => {
-                let pair = credentials(&self.client_id, secret);
-                secrets.push(Zeroizing::new(BASE64.encode(pair.as_bytes())));
-                secrets.push(secret.clone());
-            }
-        }
-        let encoded = |secret: &Zeroizing<String>| encoded(secret);
-        let encoded: Vec<_> = secrets.iter().map(encoded).collect();
-        secrets.extend(encoded);
-        // The longest first: one may be a part of another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets
-    }
-}
-
-/// How much longer a text gets in a form, at the most. What has all its room from the start does not grow: a text
-/// that grows leaves copies behind.
-const FORM_FACTOR: usize = 3;
-
-fn encoded(text: &str) -> Zeroizing<String> {
-    let mut form = Zeroizing::new(String::with_capacity(text.len() * FORM_FACTOR));
-    form.extend(byte_serialize(text.as_bytes()));
-    form
-}
-
-fn encoded_pairs(pairs: &[(&str, &str)]) -> Zeroizing<String> {
-    let room = |(name, value): &(&str, &str)| (name.len() + value.len()) * FORM_FACTOR + "&=".len();
-    let form = String::with_capacity(pairs.iter().map(room).sum());
-    Zeroizing::new(Serializer::new(form).extend_pairs(pairs).finish())
-}
-
-fn credentials(id: &str, secret: &str) -> Zeroizing<String> {
-    let (id, secret) = (encoded(id), encoded(secret));
-    Zeroizing::new([id.as_str(), ":", &secret].concat())
-}
-
-fn basic(id: &str, secret: &str) -> HeaderValue {
-    let base64 = Zeroizing::new(BASE64.encode(credentials(id, secret).as_bytes()));
-    let value = Zeroizing::new(["Basic ", &base64].concat());
-    // Base64 is ASCII, so this default is never taken.
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
-        .unwrap_or(HeaderValue::from_static("Basic"));
-    value.set_sensitive(true);
-    value
 }
 
 impl fmt::Debug for TokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authentication = match &self.authentication {
-            ClientAuthentication::None => "none",
-            ClientAuthentication::SecretBasic(_) => "client_secret_basic",
-            ClientAuthentication::SecretPost(_) => "client_secret_post",
-        };
-        let grant = match &self.grant {
-            Grant::ClientCredentials => "client_credentials",
-            Grant::RefreshToken(_) => "refresh_token",
-        };
-        // Values of further parameters, and the endpoint's query, may be secrets.
+        // Values of further parameters may be secrets.
         let names: Vec<&str> = self.parameters.iter().map(|(name, _)| &**name).collect();
         f.debug_struct("TokenRequest")
-            .field("grant_type", &grant)
-            .field("client_id", &self.client_id)
-            .field("client_authentication", &authentication)
+            .field("grant_type", &self.grant.grant_type())
+            .field("client_id", &self.registration.client_id())
+            .field("client_authentication", &self.registration.method())
             .field("parameters", &names)
             .finish_non_exhaustive()
     }

@@ -1,49 +1,34 @@
-//! Reading an answer of the token endpoint (RFC 6749, sections 5.1 and 5.2). Pure.
+//! Reading a successful answer of the token endpoint (RFC 6749, section 5.1). Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use http::{
-    HeaderMap, StatusCode,
-    header::{CONTENT_TYPE, LOCATION},
-};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, value::RawValue};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Kind, OAuthError};
+pub(crate) use crate::oauth::answer::Failure;
+use crate::{
+    access_token::Further,
+    error::{Error, Kind},
+    json::{Members, text},
+    oauth::{
+        Endpoint,
+        answer::{self, clean},
+    },
+};
 
 /// Less would ask for a token with every request; a token that claims more is renewed once a day.
 const LIFE: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 
-/// How long an escape in a JSON text may be: `\n`, `\u00e9`, `\ud83d\ude00`.
-const ESCAPES: [usize; 3] = [2, 6, 12];
-
-/// As much of a server's text as an error shows.
-const SHOWN_BYTES: usize = 256;
-
-/// What an answer holds, in its own memory: a `serde_json::Value` would copy tokens, and drop the copies unwiped.
-type Members<'a> = BTreeMap<String, &'a RawValue>;
+/// What is used here, and is nobody else's: a refresh token least of all.
+const OURS: [&str; 3] = ["access_token", "refresh_token", "token_type"];
 
 /// A successful answer.
 pub(crate) struct TokenResponse {
     pub(crate) access_token: Zeroizing<String>,
     /// None if the answer does not tell it. Zero has a meaning of its own: use it now, and ask again.
     pub(crate) life: Option<Duration>,
-}
-
-/// Why there is no token, and how long the server wants to be left alone.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) error: Error,
-    pub(crate) retry_after: Option<Duration>,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            retry_after: None,
-        }
-    }
+    pub(crate) further: Further,
 }
 
 /// The refresh token that came with an answer, whatever else is wrong with it. None at all if it is no
@@ -52,6 +37,11 @@ pub(crate) fn refresh_token(status: StatusCode, body: &[u8]) -> Option<Option<Ze
     let members: Members<'_> = status
         .is_success()
         .then(|| serde_json::from_slice(body).ok())??;
+    // Else it is something's on its way, or a server's that knows no status: nobody can tell what became of the grant.
+    let tokens = ["access_token", "refresh_token"];
+    if !tokens.iter().any(|token| members.contains_key(*token)) {
+        return None;
+    }
     Some(text(&members, "refresh_token").filter(|token| !token.is_empty()))
 }
 
@@ -62,66 +52,8 @@ pub(crate) fn parse(
     body: &[u8],
     secrets: &[Zeroizing<String>],
 ) -> Result<TokenResponse, Error> {
-    if status.is_redirection() {
-        return Err(Error::new(
-            Kind::BadResponse,
-            redirected(status, headers, secrets),
-        ));
-    }
-    let Ok(members) = serde_json::from_slice(body) else {
-        return Err(no_oauth(status, headers, body, secrets));
-    };
-    if status.is_success() {
-        return success(&members, secrets);
-    }
-    // What a proxy or a crashed server says in a 5xx answer is no verdict on the client.
-    if let Some(code) = text(&members, "error").filter(|_| status.is_client_error()) {
-        let error = OAuthError {
-            status,
-            code: clean(&code, secrets),
-            description: text(&members, "error_description").map(|text| clean(&text, secrets)),
-        };
-        let mut message = format!(
-            "the authorization server refused the token request: {}",
-            error.code
-        );
-        if let Some(description) = &error.description {
-            message.push_str(&format!(" ({description})"));
-        }
-        if let Some(advice) = advice(&error.code) {
-            message.push_str(&format!("; {advice}"));
-        }
-        return Err(Error::new(Kind::Refused(error), message));
-    }
-    Err(no_oauth(status, headers, body, secrets))
-}
-
-/// Whether an answer asks for a proof with another nonce (RFC 9449, section 8).
-pub(crate) fn asks_for_nonce(status: StatusCode, body: &[u8]) -> bool {
-    refusal(status, body).is_some_and(|members| {
-        text(&members, "error").is_some_and(|error| *error == "use_dpop_nonce")
-    })
-}
-
-/// Whether an answer refuses the proof (RFC 9449, section 5). Servers exist that call it an
-/// `invalid_request` and tell only a reader what it is about.
-pub(crate) fn refuses_proof(status: StatusCode, body: &[u8]) -> bool {
-    refusal(status, body).is_some_and(|members| {
-        text(&members, "error").is_some_and(|error| match error.as_str() {
-            "invalid_dpop_proof" => true,
-            "invalid_request" => {
-                text(&members, "error_description").is_some_and(|text| text.contains("DPoP"))
-            }
-            _ => false,
-        })
-    })
-}
-
-fn refusal(status: StatusCode, body: &[u8]) -> Option<Members<'_>> {
-    let refusal = status
-        .is_client_error()
-        .then(|| serde_json::from_slice(body));
-    refusal?.ok()
+    let members = answer::members(Endpoint::Token, status, headers, body, secrets)?;
+    success(&members, secrets)
 }
 
 fn success(members: &Members<'_>, secrets: &[Zeroizing<String>]) -> Result<TokenResponse, Error> {
@@ -152,6 +84,11 @@ fn success(members: &Members<'_>, secrets: &[Zeroizing<String>]) -> Result<Token
     Ok(TokenResponse {
         access_token: token,
         life: members.get("expires_in").and_then(|raw| life(raw)),
+        further: members
+            .keys()
+            .filter(|name| !OURS.contains(&name.as_str()))
+            .filter_map(|name| Some((name.clone(), text(members, name)?)))
+            .collect(),
     })
 }
 
@@ -169,133 +106,17 @@ fn life(expires_in: &RawValue) -> Option<Duration> {
     whole.then(|| Duration::from_secs_f64(seconds.clamp(*LIFE.start(), *LIFE.end())))
 }
 
-fn redirected(status: StatusCode, headers: &HeaderMap, secrets: &[Zeroizing<String>]) -> String {
-    let mut message = format!(
-        "the token endpoint answered with a redirect ({status}), which is not followed: a client secret \
-         goes nowhere but to the configured URL"
-    );
-    let location = headers
-        .get(LOCATION)
-        .and_then(|location| location.to_str().ok());
-    if let Some(location) = location.filter(|location| !location.contains('@')) {
-        let location = location.split(['?', '#']).next().unwrap_or_default();
-        message.push_str(&format!(
-            "; if `{}` is the right one, configure it",
-            clean(location, secrets)
-        ));
-    }
-    message
-}
-
-fn no_oauth(
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: &[u8],
-    secrets: &[Zeroizing<String>],
-) -> Error {
-    let what = match media_type(headers) {
-        _ if body.is_empty() => "an empty body".to_owned(),
-        Some(media_type) => format!("a body of type `{}`", clean(media_type, secrets)),
-        None => "a body of no known type".to_owned(),
-    };
-    let advice = if status.is_server_error() {
-        "the server is in trouble; try again later"
-    } else {
-        "is this the token endpoint?"
-    };
-    Error::new(
-        Kind::BadResponse,
-        format!(
-            "the token endpoint answered {status} with {what}, not with the JSON of RFC 6749, section 5: {advice}"
-        ),
-    )
-}
-
-/// The media type, if it looks like one: nothing else of the header is shown.
-fn media_type(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    let media_type = value.split(';').next()?.trim();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/+.-".contains(&b);
-    (media_type.len() <= 60 && media_type.bytes().all(plain)).then_some(media_type)
-}
-
-/// What to do, where the code alone does not say it.
-fn advice(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "invalid_client" => "check client id, secret and client authentication method",
-        "invalid_scope" => "check the scope; the server does not give it to this client",
-        "unauthorized_client" => "allow this grant for the client at the server",
-        "unsupported_grant_type" => "the server does not know this grant",
-        "invalid_target" => "check the resource (RFC 8707)",
-        "invalid_dpop_proof" => {
-            "check that this machine's clock is right, and that the token endpoint's URL is the one the \
-             server knows itself by"
-        }
-        "use_dpop_nonce" => "the server did not accept any nonce that it offered",
-        _ => return None,
-    })
-}
-
-/// A member that is a text.
-fn text(members: &Members<'_>, name: &str) -> Option<Zeroizing<String>> {
-    let raw = members.get(name)?.get();
-    let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
-    // Escapes are longer than what they mean, so it does not grow: a text that grows leaves copies behind. So does
-    // a parser that undoes them, which sees each one alone.
-    let mut text = Zeroizing::new(String::with_capacity(rest.len()));
-    while let Some((plain, _)) = rest.split_once('\\') {
-        text.push_str(plain);
-        rest = &rest[plain.len()..];
-        let (character, length) = ESCAPES.iter().find_map(|length| {
-            let escape = format!("\"{}\"", rest.get(..*length)?);
-            let character = serde_json::from_str::<char>(&escape).ok()?;
-            Some((character, *length))
-        })?;
-        text.push(character);
-        rest = &rest[length..];
-    }
-    text.push_str(rest);
-    Some(text)
-}
-
-/// A server's text, fit for an error: without secrets, short, in printable ASCII.
-pub(crate) fn clean(text: &str, secrets: &[Zeroizing<String>]) -> String {
-    let mut text = Zeroizing::new(text.to_owned());
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = masked(&text, secret);
-    }
-    text.chars()
-        .map(|c| {
-            if c.is_ascii_graphic() || c == ' ' {
-                c
-            } else {
-                '?'
-            }
-        })
-        .take(SHOWN_BYTES)
-        .collect()
-}
-
-/// `str::replace` would leave what it replaces in the memory that it outgrows.
-fn masked(text: &str, secret: &str) -> Zeroizing<String> {
-    const MASK: &str = "***";
-    let mut masked = Zeroizing::new(String::with_capacity(text.len() * MASK.len()));
-    let mut parts = text.split(secret);
-    masked.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        masked.push_str(MASK);
-        masked.push_str(part);
-    }
-    masked
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{
+        HeaderValue,
+        header::{CONTENT_TYPE, LOCATION},
+    };
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::oauth::answer::SHOWN_BYTES;
 
     fn read(status: u16, body: &[u8]) -> Result<TokenResponse, Error> {
         let mut headers = HeaderMap::new();
@@ -456,7 +277,7 @@ mod tests {
         let error = refusal(401, &body.to_string());
         let oauth = error.oauth_error().expect("a refusal");
         assert_eq!(
-            (oauth.status().as_u16(), oauth.code()),
+            (oauth.status().unwrap().as_u16(), oauth.code()),
             (401, "invalid_client")
         );
         let description = oauth.description().expect("a description");

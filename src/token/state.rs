@@ -40,7 +40,7 @@ const FIRST_BACK_OFF: Duration = Duration::from_millis(250);
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// What a server may ask for by `Retry-After`: a mistyped one shall not be the end.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// A token that is refused within so many times the wait that went before it is one more of a row of refused
 /// tokens. A server that refuses whatever it is shown refuses it at once; one that revokes tokens now and
@@ -58,6 +58,8 @@ const MAX_SOON: Duration = Duration::from_secs(60);
 pub(super) struct Fetched {
     pub(super) token: AccessToken,
     pub(super) life: Duration,
+    /// When it was asked for, if that was not at the fetch's beginning: a user may have taken an hour to decide.
+    pub(super) asked: Option<Instant>,
 }
 
 /// What a caller does not want, or want any more.
@@ -276,7 +278,12 @@ impl<F> State<F> {
         now: Now,
         chance: f64,
     ) -> Result<Current, Failure> {
-        let Fetched { mut token, life } = fetched;
+        let Fetched {
+            mut token,
+            life,
+            asked: sent,
+        } = fetched;
+        let asked = sent.unwrap_or(asked.steady);
         let same = self.current.as_ref();
         let same = same.filter(|current| current.token.same_text(&token));
         if same.is_some_and(|current| current.refused) {
@@ -297,7 +304,7 @@ impl<F> State<F> {
             // The life of a token counts from before the server could have made it.
             let due = DUE.start + (DUE.end - DUE.start) * chance;
             let usable = life - MAX_MARGIN.min(life / 10);
-            (asked.steady + life.mul_f64(due), asked.steady + usable)
+            (asked + life.mul_f64(due), asked + usable)
         };
         if usable_until <= now.steady {
             return Err(Failure::from(Error::new(
@@ -312,7 +319,7 @@ impl<F> State<F> {
         let left = usable_until - now.steady;
         Ok(Current {
             token,
-            asked_for: asked.steady,
+            asked_for: asked,
             arrived: now.steady,
             due,
             usable_until,

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub(crate) mod bench;
+pub(crate) mod saves;
 pub(crate) mod told;
 
 use std::{

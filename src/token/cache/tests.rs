@@ -19,7 +19,11 @@ fn cache(life: Duration, then: Duration) -> Cache {
             if given > 0 {
                 sleep(then).await;
             }
-            Ok(Fetched { token, life })
+            Ok(Fetched {
+                token,
+                life,
+                asked: None,
+            })
         })
     })
 }

@@ -53,6 +53,7 @@ impl World {
         let fetched = Fetched {
             token: token.clone(),
             life: Duration::from_secs(300),
+            asked: None,
         };
         landing.land(Ok(fetched), self.now, self.now, 0.5);
         self.ring();

@@ -153,7 +153,7 @@ impl Server {
             let answer = match mood {
                 Mood::Down | Mood::DownLate | Mood::BlackHole => Err(failure(Kind::Transport)),
                 Mood::Refusing => Err(failure(Kind::Refused(OAuthError {
-                    status: StatusCode::UNAUTHORIZED,
+                    status: Some(StatusCode::UNAUTHORIZED),
                     code: "invalid_client".into(),
                     description: None,
                 }))),
@@ -187,7 +187,11 @@ impl Server {
         let audience = Audience::danger_any_https_origin();
         let token = AccessToken::new(&text, key(), audience).unwrap();
         state.last = Some(token.clone());
-        Fetched { token, life }
+        Fetched {
+            token,
+            life,
+            asked: None,
+        }
     }
 }
 

@@ -170,7 +170,11 @@ impl Life {
 
 fn fetched(token: AccessToken, life: f64) -> Fetched {
     let life = Duration::from_secs_f64(life);
-    Fetched { token, life }
+    Fetched {
+        token,
+        life,
+        asked: None,
+    }
 }
 
 fn failure(retry_after: Option<u64>) -> Failure {

@@ -9,10 +9,10 @@ use std::{
 
 /// What it said is not told: it may hold anything.
 #[derive(Debug)]
-pub(super) struct Panicked;
+pub(crate) struct Panicked;
 
 /// The future's output, if it does not panic.
-pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
+pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     // It is never polled again after a panic, nor is anything that it left half done seen by others.
     poll_fn(|cx| {
