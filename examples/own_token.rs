@@ -9,19 +9,13 @@
 
 mod common;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use clap::Parser;
 use form_urlencoded::Serializer;
-use http::{Method, Request, Response, Uri, header::CONTENT_TYPE};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Body;
+use http::{Method, Request, Uri, header::CONTENT_TYPE};
+use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_dpop::{
     AccessToken, Audience, BoxError, DpopKey, DpopLayer,
@@ -33,12 +27,10 @@ use self::common::{
     Usage,
     https::{self, HttpsClient},
     key::KeyArgs,
+    output,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A longer answer is not read.
-const MAX_ANSWER_BYTES: usize = 10 * 1024 * 1024;
 
 /// Sends a GET request with an access token of your own and a DPoP proof for it, and prints the answer.
 #[derive(Parser)]
@@ -105,7 +97,7 @@ async fn call_api(http: HttpsClient, key: DpopKey, token: &str, url: &str) -> Re
     let token = AccessToken::new(token, &key, audience)?;
     let api = ServiceBuilder::new()
         .timeout(TIMEOUT)
-        .and_then(read) // within the timeout
+        .and_then(output::read) // within the timeout
         .map_request(move |mut request: Request<Full<Bytes>>| {
             request.extensions_mut().insert(token.clone());
             request
@@ -117,26 +109,7 @@ async fn call_api(http: HttpsClient, key: DpopKey, token: &str, url: &str) -> Re
     let answer = api.oneshot(request).await;
     let answer = answer.map_err(|error| https::no_answer(error, &uri))?;
 
-    let mut out = io::stdout().lock();
-    writeln!(out, "{:?} {}", answer.version(), answer.status())?;
-    out.write_all(answer.body())?;
-    writeln!(out)?;
-    match answer.status() {
-        status if status.is_success() => Ok(()),
-        status => {
-            let reason = common::reason(status, answer.headers());
-            Err(format!("the API answered {status}{reason}").into())
-        }
-    }
-}
-
-async fn read<B>(answer: Response<B>) -> Result<Response<Bytes>, BoxError>
-where
-    B: Body<Error: Into<BoxError>>,
-{
-    let (head, body) = answer.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?;
-    Ok(Response::from_parts(head, body.to_bytes()))
+    output::answer(&answer)
 }
 
 /// A token request with a proof, without any layer (RFC 9449, section 5). `TokenLayer` does this, and also
@@ -153,7 +126,7 @@ async fn get_token(http: &HttpsClient, key: &DpopKey, endpoint: &str) -> Result<
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header("DPoP", proof)
         .body(Full::from(form))?;
-    let answer = read(http.request(request).await?).await?;
+    let answer = output::read(http.request(request).await?).await?;
     let members: serde_json::Value = serde_json::from_slice(answer.body())?;
     match members["access_token"].as_str() {
         Some(token) => Ok(token.to_owned()),

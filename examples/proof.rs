@@ -19,7 +19,7 @@ use clap::Parser;
 use http::Method;
 use tower_dpop::{AccessToken, Audience, BoxError, DpopKey, proof::Proof};
 
-use self::common::{Usage, key::KeyArgs};
+use self::common::{Usage, key::KeyArgs, quoted};
 
 /// The request of RFC 9449, section 7.1.
 const SAMPLE: &str = "https://resource.example.org/protectedresource";
@@ -167,9 +167,4 @@ fn pretty(part: Option<&str>) -> Result<String, BoxError> {
     let json = BASE64URL.decode(part.unwrap_or_default())?;
     let value: serde_json::Value = serde_json::from_slice(&json)?;
     Ok(serde_json::to_string_pretty(&value)?)
-}
-
-/// For a POSIX shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

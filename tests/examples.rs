@@ -1,8 +1,12 @@
 //! The examples, run as a user runs them: exit status, output, session log, and no secret in any of them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "examples/login.rs"]
+mod login;
 #[path = "../examples/client_credentials/masking.rs"]
 mod masking;
+#[path = "examples/servers.rs"]
+mod servers;
 
 use std::{
     env, fs,

@@ -144,26 +144,21 @@ pub(crate) enum ClientAuth {
 impl Args {
     /// The servers that the flags name; none if they name none.
     pub(crate) fn servers(&self) -> Result<Option<Servers>, BoxError> {
-        match (&self.url, &self.token_endpoint, &self.client_id) {
-            (Some(url), Some(token_endpoint), Some(client_id)) => Ok(Some(Servers {
-                url: url.clone(),
-                token_endpoint: token_endpoint.clone(),
-                client_id: client_id.clone(),
-                client_secret: self.client_secret()?,
-                embedded: None,
-            })),
-            (None, None, None) => Ok(None),
-            (url, token_endpoint, client_id) => {
-                let missing = [
-                    ("the API's URL", url),
-                    ("--token-endpoint", token_endpoint),
-                    ("--client-id", client_id),
-                ];
-                let missing = missing.iter().filter(|(_, value)| value.is_none());
-                let missing: Vec<&str> = missing.map(|(name, _)| *name).collect();
-                Err(Usage(format!("missing: {}", missing.join(" and "))).into())
-            }
-        }
+        let named = common::together([
+            ("the API's URL", &self.url),
+            ("--token-endpoint", &self.token_endpoint),
+            ("--client-id", &self.client_id),
+        ])?;
+        let Some([url, token_endpoint, client_id]) = named else {
+            return Ok(None);
+        };
+        Ok(Some(Servers {
+            url: url.to_owned(),
+            token_endpoint: token_endpoint.to_owned(),
+            client_id: client_id.to_owned(),
+            client_secret: self.client_secret()?,
+            embedded: None,
+        }))
     }
 
     pub(crate) fn client_secret(&self) -> Result<Option<String>, BoxError> {

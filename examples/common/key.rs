@@ -31,14 +31,23 @@ pub(crate) struct KeyArgs {
 impl KeyArgs {
     /// The key in the file, or a new one.
     pub(crate) fn load(&self) -> Result<DpopKey, BoxError> {
+        match self.load_given()? {
+            Some(key) => Ok(key),
+            None => Ok(DpopKey::generate()?),
+        }
+    }
+
+    /// The key in the file, if one is named.
+    pub(crate) fn load_given(&self) -> Result<Option<DpopKey>, BoxError> {
         let password = secret(
             self.key_password.as_deref(),
             self.key_password_file.as_deref(),
         )?;
         let Some(path) = &self.key else {
-            return Ok(DpopKey::generate()?);
+            return Ok(None);
         };
-        DpopKey::from_file(path, password.as_deref()).map_err(|error| {
+        let key = DpopKey::from_file(path, password.as_deref());
+        key.map(Some).map_err(|error| {
             if Error::is_password_missing(&error) {
                 format!("{error} (--key-password-file FILE gives it)").into()
             } else {

@@ -1,10 +1,12 @@
-//! What the examples share: a key, secrets and a URL from the command line, an HTTPS client, errors in
+//! What the examples share: a key, secrets and a URL from the command line, an HTTPS client, a login, answers and errors in
 //! one line.
 // Each example uses a part of it.
 #![allow(dead_code)]
 
 pub(crate) mod https;
 pub(crate) mod key;
+pub(crate) mod login;
+pub(crate) mod output;
 mod secret;
 
 use std::{
@@ -128,6 +130,28 @@ pub(crate) fn reason(status: StatusCode, headers: &HeaderMap) -> String {
         .chars()
         .take(SHOWN_CHARS)
         .collect()
+}
+
+/// The values of flags that go together: of all, or of none of them.
+pub(crate) fn together<'a, const FLAGS: usize>(
+    flags: [(&str, &'a Option<String>); FLAGS],
+) -> Result<Option<[&'a str; FLAGS]>, Usage> {
+    let missing = flags.iter().filter(|(_, value)| value.is_none());
+    let missing: Vec<&str> = missing.map(|(name, _)| *name).collect();
+    if missing.len() == FLAGS {
+        return Ok(None);
+    }
+    if !missing.is_empty() {
+        return Err(Usage(format!("missing: {}", missing.join(" and "))));
+    }
+    Ok(Some(
+        flags.map(|(_, value)| value.as_deref().unwrap_or_default()),
+    ))
+}
+
+/// For a POSIX shell.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// A URL that a request can be sent to. The error does not show it: it may hold a password.
