@@ -1,7 +1,7 @@
 //! `tower-dpop`: both layers over the servers in memory.
 
-use tower::{BoxError, ServiceBuilder};
-use tower_dpop::{Audience, DpopKey, DpopLayer, TokenLayer, TokenRequest};
+use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tower_dpop::{Audience, DpopKey, DpopLayer, TokenLayer, TokenRequest, dpop::ResponseBody};
 
 use crate::{
     servers::{API, Servers, TOKEN_ENDPOINT},
@@ -15,7 +15,10 @@ pub(crate) fn stack(client: Http, inner: Http) -> Result<Stack, BoxError> {
         TokenRequest::client_credentials(TOKEN_ENDPOINT, "client").client_secret_post("secret");
     let tokens = TokenLayer::new(&dpop, client, request, Audience::origins([API])?)?;
     let stack = ServiceBuilder::new().layer(tokens).layer(dpop);
-    Ok(Stack::new(stack.service(inner)))
+    let service = stack.service(inner);
+    Ok(Stack::new(service.map_response(|answer| {
+        answer.map(ResponseBody::into_inner)
+    })))
 }
 
 /// One HTTP client for all, without a limit.
