@@ -32,6 +32,7 @@ use crate::{
     dpop::{Dpop, DpopLayer, Prover, SentProof},
     error::{BoxError, Error, Kind, never_left},
     event::{self, Cause},
+    json::Members,
     nonce::{Nonce, Role},
     replay::NoReplay,
 };
@@ -49,7 +50,7 @@ pub(crate) struct Question<'a> {
 
 /// An answer that is about what was asked, whether it is a good one or not.
 pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
+    endpoint: Endpoint,
     pub(crate) head: Parts,
     pub(crate) body: Zeroizing<Vec<u8>>,
     /// Of the request, which the server might repeat in its texts.
@@ -57,6 +58,32 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// What a good one says.
+    pub(crate) fn members(&self) -> Result<Members<'_>, Error> {
+        let Parts {
+            status, headers, ..
+        } = &self.head;
+        answer::members(self.endpoint, *status, headers, &self.body, &self.secrets)
+    }
+
+    /// For what a status alone is good news: whether it is.
+    pub(crate) fn accepted(&self) -> Result<(), Error> {
+        let Parts {
+            status, headers, ..
+        } = &self.head;
+        if status.is_success() {
+            return Ok(());
+        }
+        let (body, secrets) = (&self.body, &self.secrets);
+        Err(answer::failure(
+            self.endpoint,
+            *status,
+            headers,
+            body,
+            secrets,
+        ))
+    }
+
     /// How long the server wants to be left alone.
     pub(crate) fn retry_after(&self, prover: &Prover) -> Option<Duration> {
         clock::retry_after(&self.head.headers, prover.now().wall)
@@ -188,7 +215,7 @@ impl Question<'_> {
                 }
             }
             return Ok(Answer {
-                status,
+                endpoint: self.endpoint,
                 head,
                 body,
                 secrets,

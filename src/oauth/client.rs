@@ -9,7 +9,6 @@ use tower_service::Service;
 
 use super::{
     AuthorizationRequest, DeviceAuthorization, Introspection, PendingAuthorization, Registration,
-    answer,
     ask::{Answer, Ask, Asker, Question, Repeatable},
     endpoints::Endpoint,
     form::Form,
@@ -108,9 +107,10 @@ impl OAuthClient {
     pub async fn push(&self, request: AuthorizationRequest) -> Result<PendingAuthorization, Error> {
         let metadata = self.inner.registration.endpoints().metadata().await?;
         let mut pending = request.begin(&metadata, self.client_id(), &self.inner.prover)?;
-        let endpoint = Endpoint::PushedAuthorizationRequest;
-        let answer = self.ask(endpoint, &pending.pushed_form()).await?;
-        let members = members(endpoint, &answer)?;
+        let answer = self
+            .ask(Endpoint::PushedAuthorizationRequest, &pending.pushed_form())
+            .await?;
+        let members = answer.members()?;
         let request_uri = text(&members, "request_uri").filter(|uri| !uri.is_empty());
         let request_uri = request_uri.ok_or_else(|| {
             Error::new(
@@ -138,11 +138,10 @@ impl OAuthClient {
         for (name, value) in parameters.pairs() {
             form = form.with(name.to_owned(), value);
         }
-        let endpoint = Endpoint::DeviceAuthorization;
-        let answer = self.ask(endpoint, &form).await?;
+        let answer = self.ask(Endpoint::DeviceAuthorization, &form).await?;
         let server = self.inner.registration.endpoints().name();
         let of = (server, self.client_id());
-        DeviceAuthorization::read(&members(endpoint, &answer)?, of, form.get("scope"))
+        DeviceAuthorization::read(&answer.members()?, of, form.get("scope"))
     }
 
     /// Tells the server that an access token is of no use any more (RFC 7009). The
@@ -179,10 +178,7 @@ impl OAuthClient {
             .with("token", token)
             .with("token_type_hint", hint);
         let answer = self.ask(Endpoint::Revocation, &form).await?;
-        if answer.status.is_success() {
-            return Ok(());
-        }
-        Err(failure(Endpoint::Revocation, &answer))
+        answer.accepted()
     }
 
     /// What the server knows of an access token (RFC 7662).
@@ -198,9 +194,8 @@ impl OAuthClient {
         let form = Form::new()
             .with("token", token.secret())
             .with("token_type_hint", "access_token");
-        let endpoint = Endpoint::Introspection;
-        let answer = self.ask(endpoint, &form).await?;
-        Introspection::read(&members(endpoint, &answer)?, token.key())
+        let answer = self.ask(Endpoint::Introspection, &form).await?;
+        Introspection::read(&answer.members()?, token.key())
     }
 
     /// A key for each authorization server: a token of another key may be another server's.
@@ -235,28 +230,6 @@ impl OAuthClient {
             Err(Error::new(Kind::Timeout, message))
         })
     }
-}
-
-fn members(endpoint: Endpoint, answer: &Answer) -> Result<crate::json::Members<'_>, Error> {
-    let headers = &answer.head.headers;
-    answer::members(
-        endpoint,
-        answer.status,
-        headers,
-        &answer.body,
-        &answer.secrets,
-    )
-}
-
-fn failure(endpoint: Endpoint, answer: &Answer) -> Error {
-    let headers = &answer.head.headers;
-    answer::failure(
-        endpoint,
-        answer.status,
-        headers,
-        &answer.body,
-        &answer.secrets,
-    )
 }
 
 impl fmt::Debug for OAuthClient {

@@ -236,7 +236,7 @@ impl TokenClient {
             prover: &self.prover,
         };
         let answer = self.server.ask(question, fate).await?;
-        let (status, headers) = (answer.status, &answer.head.headers);
+        let (status, headers) = (answer.head.status, &answer.head.headers);
         match response::parse(status, headers, &answer.body, &answer.secrets) {
             Ok(answer) => Ok(Got { answer, asked }),
             Err(error) => Err(Failure {
