@@ -2,10 +2,12 @@
 // Each test file uses a part of it.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
-use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
+#[path = "../../../tests/support/verifier.rs"]
+mod verifier;
+
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dpop_verifier::{DpopError, DpopVerifier, ReplayContext, ReplayStore};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -13,6 +15,8 @@ use tower_dpop::{
     Audience, BoxError, DpopKey, DpopLayer, Error, TokenRequest,
     testing::{AuthorizationServer, CLIENT_ID, CLIENT_SECRET, Recorded, ResourceServer},
 };
+
+use self::verifier::Verifier;
 
 /// What takes longer hangs.
 const HANGS: Duration = Duration::from_secs(60);
@@ -84,22 +88,14 @@ impl World {
         let all = asked
             .map(|seen| (self.authorization_server.token_endpoint(), seen))
             .chain(served.map(|seen| (self.api.url(seen.uri().path()), seen)));
-        let verifier = DpopVerifier::new()
-            .with_max_age_seconds(60)
-            .with_future_skew_seconds(0);
-        let mut once = Once::default();
+        let mut verifier = Verifier::default();
         for (url, seen) in all {
-            let verified = verifier
-                .verify(
-                    &mut once,
-                    seen.proof().expect("one proof"),
-                    &url,
-                    seen.method().as_str(),
-                    token(&seen),
-                )
+            let proof = seen.proof().expect("one proof");
+            let thumbprint = verifier
+                .verify(proof, seen.method().as_str(), &url, token(&seen))
                 .await
                 .unwrap_or_else(|error| panic!("{url}: {error}"));
-            assert_eq!(verified.jkt, self.key.thumbprint());
+            assert_eq!(thumbprint, self.key.thumbprint());
         }
     }
 }
@@ -115,26 +111,6 @@ pub(crate) fn statuses(requests: &[Recorded]) -> Vec<u16> {
     statuses
         .map(|status| status.expect("it was answered").as_u16())
         .collect()
-}
-
-/// The memory of the independent verifier: each `jti` once.
-#[derive(Default)]
-struct Once(HashSet<[u8; 32]>);
-
-impl ReplayStore for Once {
-    fn insert_once<'store, 'context, 'future>(
-        &'store mut self,
-        jti_hash: [u8; 32],
-        _: ReplayContext<'context>,
-    ) -> Pin<Box<dyn Future<Output = Result<bool, DpopError>> + Send + 'future>>
-    where
-        'store: 'future,
-        'context: 'future,
-        Self: 'future,
-    {
-        let first = self.0.insert(jti_hash);
-        Box::pin(async move { Ok(first) })
-    }
 }
 
 /// The error of ours in a stack's.
