@@ -200,7 +200,10 @@ impl AccessToken {
     /// A `Dpop` has seen the request, whether it signs it or not.
     pub(crate) fn passes_dpop(&self) {
         if let Some(stack) = &self.stack {
-            stack.witness.store(true, Ordering::Relaxed);
+            // Written once: all requests of a stack share it.
+            if !stack.witness.load(Ordering::Relaxed) {
+                stack.witness.store(true, Ordering::Relaxed);
+            }
         }
     }
 

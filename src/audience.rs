@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{error::Error, origin::Origin};
+use crate::{
+    error::Error,
+    origin::{Origin, Target},
+};
 
 /// The origins that an access token may be sent to.
 ///
@@ -14,6 +17,7 @@ pub struct Audience(Allowed);
 
 #[derive(Clone)]
 enum Allowed {
+    /// Sorted by their parts: programs exist that talk to thousands.
     Origins(Arc<[Origin]>),
     AnyHttps,
 }
@@ -29,17 +33,18 @@ impl Audience {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let origins: Arc<[Origin]> = origins
+        let mut origins: Vec<Origin> = origins
             .into_iter()
             .map(|origin| origin.as_ref().parse())
             .collect::<Result<_, _>>()?;
+        origins.sort_unstable_by(|a, b| a.parts().cmp(&b.parts()));
         if origins.is_empty() {
             return Err(Error::config(
                 "the audience is empty, so the token could go nowhere: list the API's origins, such as \
                  `https://api.example.com`",
             ));
         }
-        Ok(Self(Allowed::Origins(origins)))
+        Ok(Self(Allowed::Origins(origins.into())))
     }
 
     /// Every origin whose scheme is `https`.
@@ -54,12 +59,19 @@ impl Audience {
         Self(Allowed::AnyHttps)
     }
 
-    /// Takes an origin in its canonical form.
-    pub(crate) fn allows(&self, origin: &str) -> bool {
+    /// The origin of a target, if it is one of these.
+    pub(crate) fn find(&self, target: &Target<'_>) -> Option<Origin> {
         match &self.0 {
-            Allowed::Origins(origins) => origins.iter().any(|allowed| allowed.as_str() == origin),
-            Allowed::AnyHttps => origin.starts_with("https://"),
+            Allowed::Origins(origins) => {
+                let at = origins.binary_search_by(|origin| origin.parts().cmp(&target.origin()));
+                Some(origins.get(at.ok()?)?.clone())
+            }
+            Allowed::AnyHttps => (target.origin().0 == "https").then(|| target.to_origin()),
         }
+    }
+
+    pub(crate) fn allows(&self, target: &Target<'_>) -> bool {
+        self.find(target).is_some()
     }
 
     /// The first listed origin that plain http would carry the token to.
@@ -76,6 +88,45 @@ impl fmt::Debug for Audience {
         match &self.0 {
             Allowed::Origins(origins) => f.debug_list().entries(&**origins).finish(),
             Allowed::AnyHttps => f.write_str("any https origin"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(audience: &Audience, uri: &str) -> bool {
+        let uri = uri.parse().unwrap();
+        audience.allows(&Target::new(&uri, None).unwrap())
+    }
+
+    #[test]
+    fn each_of_many_origins_is_found_and_no_other() {
+        let hosts = || (0..1_000).map(|n| format!("{n}.example"));
+        let audience = Audience::origins(
+            hosts()
+                .flat_map(|host| [format!("https://{host}"), format!("http://{host}:8080")])
+                .rev(),
+        )
+        .unwrap();
+        for host in hosts() {
+            for uri in [
+                format!("https://{host}/a"),
+                format!("https://{host}:443/"),
+                format!("HTTPS://{}", host.to_uppercase()),
+                format!("http://{host}:8080/"),
+            ] {
+                assert!(allows(&audience, &uri), "{uri}");
+            }
+            for uri in [
+                format!("http://{host}/"),
+                format!("https://{host}:8080/"),
+                format!("https://x{host}/"),
+                format!("https://{host}x/"),
+            ] {
+                assert!(!allows(&audience, &uri), "{uri}");
+            }
         }
     }
 }

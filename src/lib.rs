@@ -92,6 +92,8 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `aws-lc-rs` | no | `AwsLcRs`: keys that sign four times as fast, and RSA and Ed25519 keys. Takes a C compiler |
+//! | `fips` | no | the same with the FIPS module of AWS-LC. Takes Go and CMake |
 //! | `metrics` | no | counters, for whatever recorder of the `metrics` crate the program installs |
 //! | `retry` | no | a `RetryPolicy` for `tower::retry` |
 //! | `testing` | no | an authorization server and a resource server on loopback, for tests |
@@ -133,14 +135,10 @@
 //! | `tower_dpop_token_requests` | `outcome`: `token`, or what failed: `refused` (by the authorization server), `transport`, `timeout`, `bad_response`, `downgrade`, `grant_uncertain`, `grant_over`, `other_key`, `metadata`, `algorithm`, `store`, `config`, `runtime`, `sign`; `given_up` if nobody wanted it any more | token requests that ended (nonce challenges within one are counted above) |
 //! | `tower_dpop_renewals` | `cause`: `first`, `due`, `over`, `refused`, `forced` | token requests that began, and why: there was no token, it will end soon, it has ended, a server refused it, a request insisted ([`ForceRenewal`]) |
 //!
-//! # Debug builds
+//! # Speed
 //!
-//! Without optimisation a proof takes ten times as long. These lines in the program's `Cargo.toml` mend it:
-//!
-//! ```toml
-//! [profile.dev.package."*"]
-//! opt-level = 2
-//! ```
+//! A signed request costs its signature, and little else: see [`performance`] for figures, for faster signers, and for the
+//! lines in `Cargo.toml` that spare debug builds a millisecond for each proof.
 //!
 //! [tower]: https://docs.rs/tower
 #![forbid(unsafe_code)]
@@ -160,6 +158,7 @@ mod key;
 mod nonce;
 pub mod oauth;
 mod origin;
+pub mod performance;
 pub mod proof;
 mod random;
 mod replay;
@@ -170,6 +169,8 @@ pub mod testing;
 pub mod token;
 pub mod which_order;
 
+#[cfg(any(feature = "aws-lc-rs", feature = "fips"))]
+pub use self::key::AwsLcRs;
 #[cfg(feature = "retry")]
 pub use self::retry::RetryPolicy;
 pub use self::{
@@ -178,7 +179,7 @@ pub use self::{
     challenge::Challenge,
     dpop::{Dpop, DpopLayer},
     error::{BoxError, Error, OAuthError},
-    key::{Algorithm, DpopKey},
+    key::{Algorithm, DpopKey, Es256Signer},
     oauth::{
         AuthorizationRequest, ClientAuthentication, DeviceAuthorization, Discovery, OAuthClient,
         PendingAuthorization, PrivateKeyJwt, Registration, ResourceMetadata, ServerMetadata,

@@ -1,12 +1,14 @@
 //! The last nonce of each server (RFC 9449, sections 8 and 9).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use http::{HeaderMap, HeaderName};
+
+use crate::origin::Origin;
 
 pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
@@ -16,6 +18,9 @@ const MAX_NONCE_BYTES: usize = 2048;
 
 /// More servers than one client talks to. Whoever is pushed out costs one more challenge.
 const MAX_NONCES: usize = 256;
+
+/// What was learned within so many is far from being pushed out.
+const YOUNG: u64 = MAX_NONCES as u64 / 2;
 
 /// All nonces together, so that 256 servers with long ones do not add up.
 const MAX_TOTAL_BYTES: usize = 256 * 1024;
@@ -65,8 +70,9 @@ pub(crate) struct NonceStore(RwLock<Nonces>);
 
 #[derive(Default)]
 struct Nonces {
-    by_origin: HashMap<Box<str>, Vec<Slot>>,
-    count: usize,
+    by_origin: HashMap<Origin, Vec<Slot>>,
+    /// Where each was learned, the oldest first.
+    in_order: BTreeMap<u64, Origin>,
     bytes: usize,
     learned: u64,
 }
@@ -101,19 +107,34 @@ impl NonceStore {
         });
     }
 
-    pub(crate) fn learn(&self, thumbprint: &str, origin: &str, role: Role, nonce: Nonce) {
+    pub(crate) fn learn(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: Nonce) {
+        if self.is_news(thumbprint, origin, role, &nonce) {
+            self.keep(thumbprint, origin, role, nonce);
+        }
+    }
+
+    /// Many servers say the same one with each answer for a while. Unless it has become one of the oldest meanwhile, that
+    /// takes no lock which keeps others out.
+    fn is_news(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: &Nonce) -> bool {
+        let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let slots = nonces.by_origin.get(origin).into_iter().flatten();
+        let known = slots.filter(|slot| slot.is_for(thumbprint, role) && slot.nonce == *nonce);
+        let mut young = known.filter(|slot| nonces.learned - slot.learned < YOUNG);
+        young.next().is_none()
+    }
+
+    fn keep(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: Nonce) {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let nonces = &mut *guard;
         nonces.learned += 1;
         let learned = nonces.learned;
         nonces.bytes += nonce.as_str().len();
-        let slots = match nonces.by_origin.get_mut(origin) {
-            Some(slots) => slots,
-            None => nonces.by_origin.entry(origin.into()).or_default(),
-        };
+        nonces.in_order.insert(learned, origin.clone());
+        let slots = nonces.by_origin.entry(origin.clone()).or_default();
         match slots.iter_mut().find(|slot| slot.is_for(thumbprint, role)) {
             Some(slot) => {
                 nonces.bytes -= slot.nonce.as_str().len();
+                nonces.in_order.remove(&slot.learned);
                 slot.nonce = nonce;
                 slot.learned = learned;
             }
@@ -124,10 +145,9 @@ impl NonceStore {
                     nonce,
                     learned,
                 });
-                nonces.count += 1;
             }
         }
-        while nonces.count > MAX_NONCES || nonces.bytes > MAX_TOTAL_BYTES {
+        while nonces.in_order.len() > MAX_NONCES || nonces.bytes > MAX_TOTAL_BYTES {
             nonces.forget_oldest();
         }
     }
@@ -135,13 +155,8 @@ impl NonceStore {
 
 impl Nonces {
     fn forget_oldest(&mut self) {
-        let all = self.by_origin.iter();
-        let all = all.flat_map(|(origin, slots)| slots.iter().map(move |slot| (origin, slot)));
-        let oldest = all.min_by_key(|(_, slot)| slot.learned);
-        // Each was learned at a time of its own.
-        if let Some((origin, learned)) = oldest.map(|(origin, slot)| (origin.clone(), slot.learned))
-        {
-            self.remove(&origin, |slot| slot.learned == learned);
+        if let Some((learned, origin)) = self.in_order.pop_first() {
+            self.remove(origin.as_str(), |slot| slot.learned == learned);
         }
     }
 
@@ -151,8 +166,9 @@ impl Nonces {
             return;
         };
         if let Some(at) = slots.iter().position(meant) {
-            self.bytes -= slots.swap_remove(at).nonce.as_str().len();
-            self.count -= 1;
+            let slot = slots.swap_remove(at);
+            self.bytes -= slot.nonce.as_str().len();
+            self.in_order.remove(&slot.learned);
         }
         if slots.is_empty() {
             self.by_origin.remove(origin);
@@ -163,6 +179,11 @@ impl Nonces {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(origin: &str) -> Origin {
+        origin.parse().unwrap()
+    }
+
     use http::HeaderValue;
 
     fn offered(value: &[u8]) -> Option<Nonce> {
@@ -204,7 +225,7 @@ mod tests {
         for n in 0..count {
             let nonce = Nonce("n".repeat(bytes).into());
             let origin = format!("https://{n}.example");
-            store.learn("key", &origin, Role::ResourceServer, nonce);
+            store.learn("key", &at(&origin), Role::ResourceServer, nonce);
         }
     }
 
@@ -221,7 +242,7 @@ mod tests {
             all.clone().count(),
             all.map(|slot| slot.nonce.as_str().len()).sum(),
         );
-        assert_eq!((nonces.count, nonces.bytes), size);
+        assert_eq!((nonces.in_order.len(), nonces.bytes), size);
         size
     }
 
@@ -253,7 +274,7 @@ mod tests {
         learn_many(&store, 1, 31);
         store.learn(
             "key",
-            "https://new.example",
+            &at("https://new.example"),
             Role::ResourceServer,
             Nonce("x".into()),
         );
@@ -261,14 +282,36 @@ mod tests {
     }
 
     #[test]
+    fn who_says_the_same_nonce_again_and_again_is_not_the_oldest() {
+        let store = NonceStore::default();
+        for n in 1..2_000 {
+            learn_many(&store, 1, 30);
+            let other = at(&format!("https://other{n}.example"));
+            store.learn("key", &other, Role::ResourceServer, Nonce("x".into()));
+            assert!(knows(&store, 0), "{n}");
+        }
+        size(&store);
+    }
+
+    #[test]
     fn key_origin_and_role_are_kept_apart() {
         let store = NonceStore::default();
         let nonce = |text: &str| Nonce(text.into());
-        store.learn("k1", "https://a", Role::ResourceServer, nonce("1"));
-        store.learn("k2", "https://a", Role::ResourceServer, nonce("2"));
-        store.learn("k1", "https://a", Role::AuthorizationServer, nonce("3"));
-        store.learn("k1", "https://a:8443", Role::ResourceServer, nonce("4"));
-        store.learn("k1", "https://a", Role::ResourceServer, nonce("5"));
+        store.learn("k1", &at("https://a"), Role::ResourceServer, nonce("1"));
+        store.learn("k2", &at("https://a"), Role::ResourceServer, nonce("2"));
+        store.learn(
+            "k1",
+            &at("https://a"),
+            Role::AuthorizationServer,
+            nonce("3"),
+        );
+        store.learn(
+            "k1",
+            &at("https://a:8443"),
+            Role::ResourceServer,
+            nonce("4"),
+        );
+        store.learn("k1", &at("https://a"), Role::ResourceServer, nonce("5"));
         let get = |key, origin, role| store.get(key, origin, role).map(|n| n.as_str().to_owned());
         assert_eq!(
             get("k1", "https://a", Role::ResourceServer).as_deref(),
@@ -302,6 +345,6 @@ mod tests {
         );
         store.forget("k1", "https://a:8443", Role::ResourceServer, &nonce("4"));
         assert_eq!(store.0.read().unwrap().by_origin.len(), 1);
-        assert_eq!(store.0.read().unwrap().count, 2);
+        assert_eq!(store.0.read().unwrap().in_order.len(), 2);
     }
 }

@@ -3,7 +3,14 @@
 //! An `htu` is canonical but keeps the path's bytes, because servers exist that compare it byte by byte with
 //! the path they were asked for. (How a server should compare is in `proof/htu.rs`.)
 
-use std::{fmt, net::Ipv4Addr, net::Ipv6Addr, str::FromStr, sync::Arc};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    net::Ipv4Addr,
+    net::Ipv6Addr,
+    str::FromStr,
+    sync::Arc,
+};
 
 use http::{
     HeaderValue, Request, Uri,
@@ -36,9 +43,57 @@ impl Origin {
         &self.0
     }
 
+    /// Scheme and authority.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        // There is no third scheme.
+        match self.0.strip_prefix("https://") {
+            Some(authority) => ("https", authority),
+            None => ("http", self.0.strip_prefix("http://").unwrap_or_default()),
+        }
+    }
+
+    /// The target of a request for `uri` at this server.
+    pub(crate) fn target<'a>(&'a self, uri: &'a Uri) -> Target<'a> {
+        let (scheme, authority) = self.parts();
+        Target {
+            scheme,
+            authority: authority.into(),
+            path: path(uri),
+        }
+    }
+
     /// What may be reached by plain http without harm: https, or a host that never leaves this machine.
     pub(crate) fn is_secure(&self) -> bool {
-        is_secure(&self.0)
+        let (scheme, authority) = self.parts();
+        scheme == "https" || is_loopback(authority)
+    }
+
+    /// Makes the host on the wire the one that is signed, in the URI and in a `Host` header that the caller
+    /// wrote. A server that compares byte by byte would otherwise refuse a proof for `api.example` in a request
+    /// to `API.example` (RFC 9449, 4.3, 9); and a token for one virtual host shall not go to another.
+    pub(crate) fn canonicalize<B>(&self, request: &mut Request<B>) {
+        let (_, host) = self.parts();
+        if request
+            .headers()
+            .get_all(HOST)
+            .iter()
+            .any(|value| value != host)
+            && let Ok(value) = HeaderValue::from_str(host)
+        {
+            request.headers_mut().insert(HOST, value);
+        }
+        if request
+            .uri()
+            .authority()
+            .is_some_and(|authority| authority.as_str() != host)
+            && let Ok(authority) = host.parse()
+        {
+            let mut parts = request.uri().clone().into_parts();
+            parts.authority = Some(authority);
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
     }
 }
 
@@ -74,6 +129,12 @@ impl FromStr for Origin {
     }
 }
 
+impl Borrow<str> for Origin {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl AsRef<str> for Origin {
     fn as_ref(&self) -> &str {
         &self.0
@@ -92,46 +153,40 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// Where a request goes: its `htu`, the first part of which is its origin.
-#[derive(Debug)]
-pub(crate) struct Target {
-    htu: String,
-    origin_len: usize,
+/// Where a request goes. Borrowed from its URI as far as that is written canonically: this is looked at for every
+/// request, and most are.
+#[derive(Clone)]
+pub(crate) struct Target<'a> {
+    scheme: &'a str,
+    /// Host in lower case, and the port if it is not the scheme's.
+    authority: Cow<'a, str>,
+    path: &'a str,
 }
 
-impl Target {
+impl<'a> Target<'a> {
     /// The target of a request for `uri`; `default` is the origin of a path-only URI.
-    pub(crate) fn new(uri: &Uri, default: Option<&Origin>) -> Result<Self, Error> {
-        let mut htu = String::with_capacity(128);
+    pub(crate) fn new(uri: &'a Uri, default: Option<&'a Origin>) -> Result<Self, Error> {
         match (uri.scheme(), uri.authority(), default) {
-            (Some(scheme), Some(authority), _) => push_origin(&mut htu, scheme, authority)?,
-            (None, None, Some(origin)) => htu.push_str(origin.as_str()),
-            (None, None, None) => {
-                return Err(Error::new(
-                    Kind::MissingOrigin,
-                    "the request's URI is a path without scheme and host, so no proof can name its target: \
-                     set the server's with `DpopLayer::origin`",
-                ));
-            }
-            _ => {
-                return Err(Error::config(
-                    "the request's URI has a host but no scheme: write it as `https://host/path`",
-                ));
-            }
+            (Some(scheme), Some(authority), _) => Ok(Self {
+                scheme: scheme.as_str(),
+                authority: canonical(scheme, authority)?,
+                path: path(uri),
+            }),
+            (None, None, Some(origin)) => Ok(origin.target(uri)),
+            (None, None, None) => Err(Error::new(
+                Kind::MissingOrigin,
+                "the request's URI is a path without scheme and host, so no proof can name its target: \
+                 set the server's with `DpopLayer::origin`",
+            )),
+            _ => Err(Error::config(
+                "the request's URI has a host but no scheme: write it as `https://host/path`",
+            )),
         }
-        let origin_len = htu.len();
-        match uri.path() {
-            // The empty path is sent as `/`; the asterisk form stands for the empty path
-            // (RFC 9110, 4.2.3 and 7.1).
-            "" | "*" => htu.push('/'),
-            path => htu.push_str(path),
-        }
-        Ok(Self { htu, origin_len })
     }
 
     /// The target of a request that may be none of ours. None, if no token or proof could be for it: another
     /// scheme, the authority form of `CONNECT`, a port that is none.
-    pub(crate) fn of_any(uri: &Uri, default: Option<&Origin>) -> Result<Option<Self>, Error> {
+    pub(crate) fn of_any(uri: &'a Uri, default: Option<&'a Origin>) -> Result<Option<Self>, Error> {
         match Self::new(uri, default) {
             Ok(target) => Ok(Some(target)),
             Err(error) if error.is_missing_origin() => Err(error),
@@ -139,61 +194,43 @@ impl Target {
         }
     }
 
-    /// The `htu` claim.
-    pub(crate) fn htu(&self) -> &str {
-        &self.htu
-    }
-
-    /// The origin, in the form of [`Origin::as_str`].
-    pub(crate) fn origin(&self) -> &str {
-        &self.htu[..self.origin_len]
-    }
-
     /// The path, `/` at least.
-    pub(crate) fn path(&self) -> &str {
-        &self.htu[self.origin_len..]
+    pub(crate) fn path(&self) -> &'a str {
+        self.path
+    }
+
+    /// The two parts of its origin, as [`Origin::parts`] has them.
+    pub(crate) fn origin(&self) -> (&str, &str) {
+        (self.scheme, &self.authority)
     }
 
     pub(crate) fn to_origin(&self) -> Origin {
-        Origin(self.origin().into())
-    }
-
-    pub(crate) fn is_secure(&self) -> bool {
-        is_secure(self.origin())
-    }
-
-    /// Makes the host on the wire the one that was signed, in the URI and in a `Host` header that the caller
-    /// wrote. A server that compares byte by byte would otherwise refuse a proof for `api.example` in a request
-    /// to `API.example` (RFC 9449, 4.3, 9); and a token for one virtual host shall not go to another.
-    pub(crate) fn canonicalize<B>(&self, request: &mut Request<B>) {
-        let Some((_, host)) = self.origin().split_once("://") else {
-            return;
-        };
-        if request
-            .headers()
-            .get_all(HOST)
-            .iter()
-            .any(|value| value != host)
-            && let Ok(value) = HeaderValue::from_str(host)
-        {
-            request.headers_mut().insert(HOST, value);
-        }
-        if request
-            .uri()
-            .authority()
-            .is_some_and(|authority| authority.as_str() != host)
-            && let Ok(authority) = host.parse()
-        {
-            let mut parts = request.uri().clone().into_parts();
-            parts.authority = Some(authority);
-            if let Ok(uri) = Uri::from_parts(parts) {
-                *request.uri_mut() = uri;
-            }
-        }
+        let (scheme, authority) = self.origin();
+        Origin([scheme, SEPARATOR, authority].concat().into())
     }
 }
 
-fn push_origin(out: &mut String, scheme: &Scheme, authority: &Authority) -> Result<(), Error> {
+/// The `htu` claim.
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, authority) = self.origin();
+        write!(f, "{scheme}{SEPARATOR}{authority}{}", self.path)
+    }
+}
+
+/// Between scheme and authority.
+const SEPARATOR: &str = "://";
+
+/// The path as it is sent: the empty one is sent as `/`; the asterisk form stands for the empty path (RFC 9110, 4.2.3
+/// and 7.1).
+pub(crate) fn path(uri: &Uri) -> &str {
+    match uri.path() {
+        "" | "*" => "/",
+        path => path,
+    }
+}
+
+fn canonical<'a>(scheme: &Scheme, authority: &'a Authority) -> Result<Cow<'a, str>, Error> {
     let default_port = match scheme {
         s if *s == Scheme::HTTPS => 443,
         s if *s == Scheme::HTTP => 80,
@@ -207,38 +244,41 @@ fn push_origin(out: &mut String, scheme: &Scheme, authority: &Authority) -> Resu
     if host.is_empty() {
         return Err(Error::config("the URI has no host"));
     }
-    let after_userinfo = authority.as_str().rsplit('@').next().unwrap_or_default();
-    let port = after_userinfo.strip_prefix(host).unwrap_or_default();
-    let port = match port.strip_prefix(':').unwrap_or_default() {
-        "" => None,
-        digits => Some(
-            digits
-                .parse::<u16>()
-                .map_err(|_| Error::config("the URI's port is no number between 0 and 65535"))?,
-        ),
-    };
-    out.push_str(scheme.as_str());
-    out.push_str("://");
-    let host_at = out.len();
-    out.push_str(host);
-    out[host_at..].make_ascii_lowercase();
-    if let Some(port) = port.filter(|port| *port != default_port) {
-        out.push(':');
-        out.push_str(&port.to_string());
+    let mut canonical = Cow::Borrowed(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        canonical.to_mut().make_ascii_lowercase();
     }
-    Ok(())
+    let whole = authority.as_str();
+    if whole.len() == host.len() {
+        return Ok(canonical);
+    }
+    let after_userinfo = whole.rsplit('@').next().unwrap_or_default();
+    let port = after_userinfo.strip_prefix(host).unwrap_or_default();
+    let digits = port.strip_prefix(':').unwrap_or_default();
+    if digits.is_empty() {
+        return Ok(canonical);
+    }
+    let port = digits
+        .parse::<u16>()
+        .map_err(|_| Error::config("the URI's port is no number between 0 and 65535"))?;
+    if port == default_port {
+        return Ok(canonical);
+    }
+    let as_written = matches!(canonical, Cow::Borrowed(_))
+        && whole.len() == after_userinfo.len()
+        && !digits.starts_with(['0', '+']);
+    Ok(match as_written {
+        true => whole.into(),
+        false => format!("{canonical}:{port}").into(),
+    })
 }
 
-/// https, or a host that never leaves this machine. Takes an origin in its canonical form.
-fn is_secure(origin: &str) -> bool {
-    let Some(rest) = origin.strip_prefix("http://") else {
-        return true;
-    };
-    if let Some(v6) = rest.strip_prefix('[') {
+fn is_loopback(authority: &str) -> bool {
+    if let Some(v6) = authority.strip_prefix('[') {
         let address = v6.split(']').next().unwrap_or_default();
         return address.parse::<Ipv6Addr>().is_ok_and(|a| a.is_loopback());
     }
-    let host = rest.split(':').next().unwrap_or_default();
+    let host = authority.split(':').next().unwrap_or_default();
     host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
 }
 
@@ -347,6 +387,7 @@ mod tests {
         for (wire, canonical) in [
             ("https://RS.Example/a?x", "https://rs.example/a?x"),
             ("https://rs.example:443/a", "https://rs.example/a"),
+            ("https://rs.example:08443/a", "https://rs.example:8443/a"),
             ("https://user:pw@rs.example/a", "https://rs.example/a"),
             (
                 "https://rs.example:8443/A%2f?y=%7E",
@@ -357,9 +398,8 @@ mod tests {
                 .header("host", "Other.example")
                 .body(())
                 .unwrap();
-            Target::new(request.uri(), None)
-                .unwrap()
-                .canonicalize(&mut request);
+            let origin = Target::new(request.uri(), None).unwrap().to_origin();
+            origin.canonicalize(&mut request);
             let uri = request.uri();
             assert_eq!(request.headers()["host"], uri.authority().unwrap().as_str());
             assert_eq!(uri, canonical, "{wire}");
@@ -389,19 +429,23 @@ mod tests {
             let url = format!("{scheme}://{host}{port}{path}{query}");
             let uri: Uri = url.parse().unwrap();
             let target = Target::new(&uri, None).unwrap();
-            let origin: Origin = target.origin().parse().unwrap();
-            prop_assert_eq!(origin.as_str(), target.origin());
-            prop_assert_eq!(target.origin().to_ascii_lowercase(), target.origin());
+            let ours = target.to_origin();
+            let origin: Origin = ours.as_str().parse().unwrap();
+            prop_assert_eq!(&origin, &ours);
+            prop_assert_eq!(origin.parts(), target.origin());
+            prop_assert_eq!(origin.target(&uri).to_string(), target.to_string());
+            prop_assert_eq!(ours.as_str().to_ascii_lowercase(), ours.as_str());
             // Against another reading of the URI than ours.
-            let origin: Uri = target.origin().parse().unwrap();
+            let origin: Uri = ours.as_str().parse().unwrap();
             let default = if scheme == "https" { 443 } else { 80 };
             prop_assert_eq!(origin.host().unwrap(), host.to_ascii_lowercase());
             prop_assert_eq!(origin.port_u16().unwrap_or(default), uri.port_u16().unwrap_or(default));
             prop_assert!(origin.port_u16() != Some(default));
             let path = if path.is_empty() { "/" } else { &path };
-            prop_assert_eq!(target.htu(), format!("{}{path}", target.origin()), "the path as it is");
-            prop_assert!(crate::proof::same_target(&url, target.htu()));
-            let longer = format!("{}x", target.htu());
+            let htu = target.to_string();
+            prop_assert_eq!(&htu, &format!("{ours}{path}"), "the path as it is");
+            prop_assert!(crate::proof::same_target(&url, &htu));
+            let longer = format!("{htu}x");
             prop_assert!(!crate::proof::same_target(&url, &longer));
         }
     }

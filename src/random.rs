@@ -4,19 +4,32 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Kind};
+use crate::error::{BoxError, Error, Kind};
 
 /// `BYTES` random bytes of the operating system, in base64url.
 pub(crate) fn base64url<const BYTES: usize>() -> Result<Zeroizing<String>, Error> {
+    Ok(Zeroizing::new(BASE64URL.encode(bytes::<BYTES>()?.as_ref())))
+}
+
+/// The same, into a space that it fills.
+pub(crate) fn fill_base64url<const BYTES: usize>(space: &mut [u8]) -> Result<(), Error> {
+    let random = bytes::<BYTES>()?;
+    let written = BASE64URL.encode_slice(random.as_ref(), space);
+    written.map(drop).map_err(none)
+}
+
+fn bytes<const BYTES: usize>() -> Result<Zeroizing<[u8; BYTES]>, Error> {
     let mut random = Zeroizing::new([0; BYTES]);
-    getrandom::fill(random.as_mut()).map_err(|source| {
-        Error::with_source(
-            Kind::Sign,
-            "the operating system gave no random numbers",
-            source,
-        )
-    })?;
-    Ok(Zeroizing::new(BASE64URL.encode(random.as_ref())))
+    getrandom::fill(random.as_mut()).map_err(none)?;
+    Ok(random)
+}
+
+fn none(source: impl Into<BoxError>) -> Error {
+    Error::with_source(
+        Kind::Sign,
+        "the operating system gave no random numbers",
+        source,
+    )
 }
 
 /// From 0 up to 1, drawn from the operating system. If that gives none, the middle: spreading is no reason to

@@ -67,7 +67,7 @@ use crate::{
     clock,
     error::{BoxError, Error, never_left},
     random::chance,
-    replay::{CloneBody, Replay, spare},
+    replay::{CloneBody, Replay},
 };
 
 /// Besides the first. More would hold the caller longer than it is worth.
@@ -163,7 +163,13 @@ where
     }
 
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
-        spare(&self.replay, request)
+        let mut again = Request::new(self.replay.replay(request)?);
+        *again.method_mut() = request.method().clone();
+        *again.uri_mut() = request.uri().clone();
+        *again.version_mut() = request.version();
+        *again.headers_mut() = request.headers().clone();
+        *again.extensions_mut() = request.extensions().clone();
+        Some(again)
     }
 }
 

@@ -26,13 +26,13 @@
 //! | T16 | `resource` twice; `invalid_target` | `checklist_t16` |
 //! | T17 | `htu` follows the mTLS alias | `with_mutual_tls_the_aliases_are_used_and_proofs_follow` in `oauth_client.rs` |
 //! | T18 | refresh tokens bound or rotated, tokens for one audience, asymmetric client authentication | `checklist_t18` |
-//! | T19 | FAPI: PS256, ES256 or EdDSA; nonces; the server's clock by `Date` | `checklist_t19`: with ES256 for proofs and assertions. Out of reach: PS256 and EdDSA, since the crate has P-256 keys and no others; one of the three is what FAPI asks of a client |
+//! | T19 | FAPI: PS256, ES256 or EdDSA; nonces; the server's clock by `Date` | `checklist_t19`: with ES256 for proofs and assertions; with PS256, EdDSA and Ed25519, which need a feature, in `algorithms.rs`; RSA keys of less than 2048 bits do not load: `keys_aws_lc_rs.rs` |
 //! | T20 | a key for each authorization server | `two_servers_and_two_keys_in_one_stack_keep_apart` in `oauth_client.rs`; a stored grant is for its server: `a_stored_grant_is_for_its_client_and_its_server` in `grants.rs` |
-//! | T21 | `Ed25519`, not `EdDSA`; chosen from the server's list | `checklist_t21`: ES256 is found in any list that has it, to the letter, and nothing is sent where it is not. Out of reach: a choice, since there is one algorithm; an Ed25519 key is refused when it is loaded |
+//! | T21 | `Ed25519`, not `EdDSA`; chosen from the server's list | `checklist_t21`: ES256 is found in any list that has it, to the letter, and nothing is sent where it is not; without a feature an Ed25519 key is refused when it is loaded. The choice, in `algorithms.rs`: a server that takes the key by its other name, or its other algorithm, is told of in the error, and `DpopKey::with_algorithm` is enough |
 //! | C18 | a new proof for each retry, dated when it is sent | `checklist_c18`; `t01` in `traps.rs` |
 //! | C19 | a valid proof with every grant | `profiles_grants.rs`: all that the embedded servers know, by a verifier that is not ours |
 //! | C20 | the same key as the refresh token's | `checklist_c20`; `the_promised_key_swapped_is_found_before_anything_is_sent` in `faults_grants.rs`, `another_key_than_the_promised_one_is_found_before_anything_is_sent` in `grants.rs` |
-//! | C27 | `dpop_signing_alg_values_supported` and `algs` | `checklist_c27`: the authorization server's before anything is sent. Of an API's the program is told (`ResourceMetadata`, the challenge's `algs`); the layers read neither, and hand the API's refusal on |
+//! | C27 | `dpop_signing_alg_values_supported` and `algs` | `checklist_c27`: the authorization server's before anything is sent. Of an API's the program is told (`ResourceMetadata`, the challenge's `algs`); the layers read neither, and hand the API's refusal on. Every key at every profile: `algorithms.rs` |
 //! | C28 | `dpop_jkt` in the authorization request; with PAR the proof says the same | `checklist_c28` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -348,7 +348,7 @@ async fn checklist_t21_the_algorithm_is_found_in_any_list_that_has_it() {
     });
     let error = DpopKey::from_bytes(ed25519.to_string(), None).unwrap_err();
     assert!(
-        error.is_key() && error.to_string().contains("OKP"),
+        error.is_key() && error.to_string().contains("`AwsLcRs::from_bytes`"),
         "{error}"
     );
 }

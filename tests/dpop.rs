@@ -403,6 +403,24 @@ async fn options_of_a_whole_server_is_signed_for_its_root() {
 // Nonce challenges.
 
 #[tokio::test]
+async fn who_stands_below_sees_the_token_each_time_it_is_sent() {
+    let fake = Fake::new(|seen, _| match seen.nonce().as_deref() {
+        Some("fresh") => ok(),
+        _ => nonce_challenge("fresh"),
+    });
+    let request = with_token(get(API), &own_token(&a3_key()));
+    let dpop = DpopLayer::new(a3_key());
+    dpop.layer(fake.clone()).oneshot(request).await.unwrap();
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 2);
+    for seen in seen {
+        let token = seen.extensions.get::<AccessToken>().unwrap();
+        assert_eq!(token.secret(), "own.token");
+        assert_eq!(seen.header("authorization"), Some("DPoP own.token"));
+    }
+}
+
+#[tokio::test]
 async fn a_challenge_is_answered_with_the_nonce_it_offers() {
     let fake = Fake::new(|seen, _| match seen.nonce().as_deref() {
         Some("fresh") => ok(),

@@ -85,7 +85,7 @@ fn drawn() -> Vec<Vec<u8>> {
     DRAWN.take()
 }
 
-fn proof_for(uri: &Uri) -> Proof<'static> {
+fn proof_for(uri: &Uri) -> Proof<'_> {
     Proof::new(&Method::GET, uri).unwrap()
 }
 

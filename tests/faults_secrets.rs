@@ -147,7 +147,8 @@ async fn f72_debug_of_every_public_type_shows_nothing() {
     let dpop = DpopLayer::new(key.clone());
     let tokens = TokenLayer::new(&dpop, fake, request(), audience.clone()).unwrap();
     let mut service = dpop.layer(tower::util::BoxCloneService::new(client));
-    let own = Proof::new(&Method::GET, &Uri::from_static(API)).unwrap();
+    let uri = Uri::from_static(API);
+    let own = Proof::new(&Method::GET, &uri).unwrap();
     let own = own.access_token(TOKEN).nonce(NONCE);
     let signed_by_hand = own.sign_at(&key, 1, "jti").unwrap();
     let nonces = [NONCE.to_owned()];
@@ -260,7 +261,8 @@ async fn f72_debug_of_every_public_type_shows_nothing() {
     }
     let missing: Vec<_> = public_types()
         .into_iter()
-        .filter(|name| !values.contains_key(&**name))
+        // A door, of which there is no value.
+        .filter(|name| name != "AwsLcRs" && !values.contains_key(&**name))
         .collect();
     assert!(missing.is_empty(), "not looked at: {missing:?}");
     dpop_future.await.unwrap();

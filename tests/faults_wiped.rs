@@ -309,6 +309,90 @@ async fn f73_nor_of_one_that_was_made_here() {
     assert_eq!(made.left(&forms), [""; 0]);
 }
 
+/// By `AwsLcRs`, as far as the memory is this program's and not that of the library in C, which does as its authors say.
+#[cfg(any(feature = "aws-lc-rs", feature = "fips"))]
+mod by_aws_lc_rs {
+    use tower_dpop::AwsLcRs;
+
+    use super::*;
+
+    /// Of the private parts of the key in this JWK, without the zeros that they may begin with.
+    fn forms_of_jwk(json: &str) -> Forms {
+        let jwk: serde_json::Value = serde_json::from_str(json).unwrap();
+        let mut forms = Vec::new();
+        for name in ["d", "p", "q", "dp", "dq", "qi"] {
+            let Some(text) = jwk[name].as_str() else {
+                continue;
+            };
+            let bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
+            for part in bytes.chunks_exact(16) {
+                forms.push(("raw", part.to_vec()));
+                forms.push(("reversed", part.iter().rev().copied().collect()));
+                forms.extend(inside_base64(part));
+            }
+        }
+        assert!(forms.len() > 8);
+        Forms(forms)
+    }
+
+    async fn nothing_is_left(alone: &Alone, path: &Path, forms: &Forms) {
+        let bytes = std::fs::read(path).unwrap();
+        let heap = alone.heap_from_now_on();
+        use_up(AwsLcRs::from_bytes(&bytes, PASSWORD).unwrap()).await;
+        use_up(AwsLcRs::from_file(path, PASSWORD).unwrap()).await;
+        drop(DpopKey::from_file(path, PASSWORD));
+        assert_eq!(heap.left(forms), [""; 0], "{path:?}");
+    }
+
+    #[tokio::test]
+    async fn f73_nothing_is_left_of_a_p256_key() {
+        let alone = Alone::wait();
+        let key = DpopKey::from_file(&files("good")[0], PASSWORD).unwrap();
+        let forms = Forms::of_key(&key.to_pkcs8_pem().unwrap());
+        for path in [files("good"), files("opened")].concat() {
+            nothing_is_left(&alone, &path, &forms).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn f73_nor_of_an_rsa_or_ed25519_key() {
+        let alone = Alone::wait();
+        for folder in ["rsa", "ed25519"] {
+            let files = files(folder);
+            let jwk = files
+                .iter()
+                .find(|path| path.ends_with("jwk.json"))
+                .unwrap();
+            let forms = forms_of_jwk(&std::fs::read_to_string(jwk).unwrap());
+            let names = ["pkcs", "encrypted", "jwk", "version"];
+            let mut count = 0;
+            for path in &files {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                if names.iter().any(|own| name.starts_with(own)) {
+                    nothing_is_left(&alone, path, &forms).await;
+                    count += 1;
+                }
+            }
+            assert!(count > 6, "{folder}");
+        }
+    }
+
+    #[test]
+    fn f73_nor_of_one_that_was_refused() {
+        let alone = Alone::wait();
+        let good = std::fs::read_to_string(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys/rsa/jwk.json"),
+        );
+        let forms = forms_of_jwk(&good.unwrap());
+        for path in files("rsa-bad") {
+            let bytes = std::fs::read(&path).unwrap();
+            let heap = alone.heap_from_now_on();
+            AwsLcRs::from_bytes(&bytes, None).unwrap_err();
+            assert_eq!(heap.left(&forms), [""; 0], "{path:?}");
+        }
+    }
+}
+
 // The client's secret, and tokens.
 
 const SECRET: &str = "client's-canary/+% and its secret";

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use serde_json::{Value, json};
 use support::{a3_header, a3_jwk, a3_key, claims, header, sign_jws, vectors};
 use tower_dpop::{
-    DpopKey,
+    Algorithm, DpopKey,
     proof::{Check, Proof},
 };
 
@@ -256,6 +256,54 @@ fn every_character_survives_the_way_into_json() {
 }
 
 #[test]
+fn each_character_alone_survives_the_way_into_json() {
+    let key = a3_key();
+    let uri = Uri::from_static(URL);
+    for byte in 0..=0x7f_u8 {
+        let text = format!("a{}b", char::from(byte));
+        let proof = Proof::new(&Method::GET, &uri).unwrap().nonce(&text);
+        let claims = claims(&proof.sign_at(&key, NOW, &text).unwrap());
+        assert_eq!(claims["jti"], text);
+        assert_eq!(claims["nonce"], text);
+        if let Ok(uri) = Uri::try_from(format!("{URL}/{text}"))
+            && uri.path().ends_with(&text)
+        {
+            let proof = Proof::new(&Method::GET, &uri).unwrap();
+            let claims = self::claims(&proof.sign_at(&key, NOW, "1").unwrap());
+            assert_eq!(claims["htu"], uri.to_string());
+        }
+    }
+}
+
+#[test]
+fn what_is_not_escaped_never_has_to_be() {
+    let key = a3_key();
+    let claims_of = |method: &Method, uri: &Uri| {
+        let proof = Proof::new(method, uri).unwrap();
+        claims(&proof.sign_at(&key, NOW, "1").unwrap())
+    };
+    for byte in 0..=0xff_u8 {
+        if let Ok(method) = Method::from_bytes(&[b'a', byte]) {
+            let uri = Uri::from_static(URL);
+            assert_eq!(claims_of(&method, &uri)["htm"], method.as_str());
+        }
+        for host in [&[b'a', byte, b'b'][..], &[b'[', byte, b']']] {
+            let url = [b"https://", host, b":8443/"].concat();
+            if let Ok(uri) = Uri::try_from(url)
+                && uri
+                    .authority()
+                    .is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri.host().is_some_and(|host| !host.is_empty())
+                && uri.port_u16() == Some(8443)
+            {
+                let htu = claims_of(&Method::GET, &uri)["htu"].clone();
+                assert_eq!(htu, uri.to_string().to_lowercase());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_jti_is_128_bits_and_never_comes_twice() {
     let key = a3_key();
     let uri: Uri = URL.parse().unwrap();
@@ -448,6 +496,41 @@ fn v5_v6_v7_algorithm_key_and_signature_fit() {
         Err("invalid_token"),
         "a good proof of another key"
     );
+}
+
+/// A feature adds algorithms, and changes nothing: who names none has ES256 alone. Those that a feature brings are in
+/// `algorithms.rs`.
+#[test]
+fn v5_the_server_chooses_among_what_can_be_checked() {
+    let check = Check::new(&Method::GET, URL, NOW);
+    for (accepted, ok) in [(&[Algorithm::Es256][..], true), (&[], false)] {
+        let check = check.clone().algorithms(accepted).unwrap();
+        assert_eq!(check.verify_proof(&honest(json!({}))).is_ok(), ok);
+    }
+    let by_feature = [
+        Algorithm::Ps256,
+        Algorithm::Rs256,
+        Algorithm::Ed25519,
+        Algorithm::EdDsa,
+    ];
+    for algorithm in by_feature {
+        let accepted = [Algorithm::Es256, algorithm];
+        let named = check.clone().algorithms(&accepted);
+        if cfg!(any(feature = "aws-lc-rs", feature = "fips")) {
+            assert!(named.unwrap().verify_proof(&honest(json!({}))).is_ok());
+            continue;
+        }
+        // Not an API that refuses its clients' proofs for what it lacks itself, and never one that takes them unseen.
+        let error = named.unwrap_err();
+        assert!(error.is_config(), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(algorithm.as_str()) && text.contains("`aws-lc-rs`"),
+            "{text}"
+        );
+        let verdict = verdict(&with_header(json!({"alg": algorithm.as_str()})));
+        assert_eq!(verdict, Err("invalid_dpop_proof"));
+    }
 }
 
 #[test]

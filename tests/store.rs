@@ -138,6 +138,28 @@ fn a_key_that_stays_in_its_place_is_known_by_its_thumbprint() {
     same(&StoredGrant::from_json(again.as_bytes()).unwrap(), &read);
 }
 
+/// One of a program that signs otherwise. Its P-256 key is as good here; another is no reason to give the grant up.
+#[test]
+fn a_grant_of_a_program_with_more_signers_is_read_or_refused_but_not_called_damaged() {
+    let read = StoredGrant::from_json(with("signer", Some(json!("of the future"))).as_bytes());
+    same(&read.unwrap(), &grant(&key(), CANARY));
+
+    let mut json: Value = serde_json::from_str(&written()).unwrap();
+    json["key"] = include_str!("data/keys/ed25519/pkcs8.pem").into();
+    json["jkt"] = include_str!("data/keys/ed25519/thumbprint").trim().into();
+    json["alg"] = "Ed25519".into();
+    json["signer"] = "of the future".into();
+    let text = refused(json.to_string()).to_string();
+    assert!(
+        text.contains("another signer") && text.contains("feature"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("damaged") && !text.contains("clear"),
+        "{text}"
+    );
+}
+
 #[test]
 fn another_keys_thumbprint_is_refused_and_the_error_says_so() {
     let other = DpopKey::generate().unwrap();
@@ -146,6 +168,21 @@ fn another_keys_thumbprint_is_refused_and_the_error_says_so() {
     for thumbprint in [key().thumbprint(), other.thumbprint()] {
         assert!(error.to_string().contains(thumbprint), "{error}");
     }
+}
+
+#[cfg(feature = "aws-lc-rs")]
+#[test]
+fn a_damaged_key_of_another_signer_that_is_there_is_called_damaged() {
+    let key = tower_dpop::AwsLcRs::generate().unwrap();
+    let pem = key.to_pkcs8_pem().unwrap();
+    let mut json: Value = serde_json::from_str(&written()).unwrap();
+    json["jkt"] = key.thumbprint().into();
+    json["signer"] = "aws-lc-rs".into();
+    json["key"] = pem.as_str().into();
+    StoredGrant::from_json(json.to_string().as_bytes()).unwrap();
+    json["key"] = pem.replacen("MIG", "MI!", 1).into();
+    let text = refused(json.to_string()).to_string();
+    assert!(text.contains("damaged"), "{text}");
 }
 
 #[test]

@@ -7,19 +7,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Extensions, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{DpopLayer, ResponseBody, plan::Plan, prover::Prover};
 use crate::{
+    access_token::AccessToken,
     budget::{Budget, Left},
     challenge,
     clock::Now,
-    error::BoxError,
+    error::{BoxError, Error},
     event::{self, Cause, Sending},
     nonce::{Nonce, Role},
-    replay::{Replay, spare},
+    replay::{Replay, Spare},
 };
 
 pin_project! {
@@ -50,7 +51,7 @@ struct Attempt<S, B, R> {
     service: S,
     layer: DpopLayer<R>,
     plan: Plan,
-    spare: Option<Request<B>>,
+    spare: Option<Spare<B>>,
     sent: Sent,
     budget: Budget,
     challenged: bool,
@@ -63,14 +64,6 @@ struct Sent {
     at: Now,
     /// By the server's clock, as far as it was known.
     dated: SystemTime,
-}
-
-impl Sent {
-    fn now(prover: &Prover, plan: &Plan, nonce: Option<Nonce>) -> Self {
-        let at = prover.now();
-        let dated = prover.date(plan, at);
-        Self { nonce, at, dated }
-    }
 }
 
 impl<S, B, R> ResponseFuture<S, B, R>
@@ -96,7 +89,7 @@ where
         service: &mut S,
         layer: DpopLayer<R>,
         plan: Plan,
-        mut request: Request<B>,
+        request: Request<B>,
     ) -> Self
     where
         S: Clone,
@@ -104,18 +97,20 @@ where
     {
         let spare = spare(layer.replay_policy(), &request);
         let prover = layer.prover();
-        let sent = Sent::now(prover, &plan, prover.last_nonce(&plan));
-        if let Err(error) = prover.stamp(&mut request, &plan, sent.nonce.as_ref(), sent.dated) {
-            *service = service.clone();
-            return Self::failed(error.into());
-        }
+        let nonce = prover.last_nonce(&plan);
         let budget = plan.budget();
-        let sending = Sending::new(request.method(), plan.origin(), budget.spent());
-        event::proof_made(plan.role());
-        let future = sending.within(|| service.call(request));
-        let service = service.clone();
+        let outcome = send(service, prover, &plan, request, nonce, budget);
+        // For later; and if nothing was sent, what the ready one holds is given back by its drop.
+        let later = service.clone();
+        let (future, sent, sending) = match outcome {
+            Ok(sent) => sent,
+            Err(error) => {
+                *service = later;
+                return Self::failed(error.into());
+            }
+        };
         let attempt = Attempt {
-            service,
+            service: later,
             layer,
             plan,
             spare,
@@ -315,21 +310,52 @@ where
 {
     /// Sends the spare request on the service, which is ready.
     fn send_again(&mut self, nonce: Option<Nonce>, cause: Cause) -> Result<S::Future, BoxError> {
-        let Some(mut request) = self.spare.take() else {
+        let Some(spare) = self.spare.take() else {
             unreachable!("`answered` saw the spare request")
         };
+        let request = spare.into_request();
         if self.budget.nonces > 0 || self.budget.corrections > 0 {
-            self.spare = spare(self.layer.replay_policy(), &request);
+            self.spare = self::spare(self.layer.replay_policy(), &request);
         }
-        let prover = self.layer.prover();
-        self.sent = Sent::now(prover, &self.plan, nonce);
-        let nonce = self.sent.nonce.as_ref();
-        prover.stamp(&mut request, &self.plan, nonce, self.sent.dated)?;
-        event::proof_made(self.plan.role());
+        let (prover, plan) = (self.layer.prover(), &self.plan);
+        let (future, sent, sending) =
+            send(&mut self.service, prover, plan, request, nonce, self.budget)?;
         event::sent_again(cause);
-        self.sending = Sending::new(request.method(), self.plan.origin(), self.budget.spent());
-        Ok(self.sending.within(|| self.service.call(request)))
+        (self.sent, self.sending) = (sent, sending);
+        Ok(future)
     }
+}
+
+/// Sends a request with a fresh proof on `service`, which is ready.
+fn send<S, B>(
+    service: &mut S,
+    prover: &Prover,
+    plan: &Plan,
+    mut request: Request<B>,
+    nonce: Option<Nonce>,
+    budget: Budget,
+) -> Result<(S::Future, Sent, Sending), Error>
+where
+    S: Service<Request<B>>,
+{
+    let at = prover.now();
+    let dated = prover.date(plan, at);
+    prover.stamp(&mut request, plan, nonce.as_ref(), dated)?;
+    event::proof_made(plan.role());
+    let sending = Sending::new(request.method(), plan.origin(), budget.spent());
+    let future = sending.within(|| service.call(request));
+    Ok((future, Sent { nonce, at, dated }, sending))
+}
+
+/// The extensions are most often nothing but the token, which the plan has, too.
+fn spare<B>(policy: &impl Replay<B>, request: &Request<B>) -> Option<Spare<B>> {
+    let extensions = request.extensions();
+    let tokens = usize::from(extensions.get::<AccessToken>().is_some());
+    let extensions = match extensions.len() > tokens {
+        true => extensions.clone(),
+        false => Extensions::new(),
+    };
+    Spare::new(policy, request, extensions)
 }
 
 /// RFC 9449, section 9 says 401; servers exist that say 400.

@@ -1,10 +1,11 @@
-use crate::{access_token::AccessToken, budget::Budget, key::DpopKey, nonce::Role, origin::Target};
+use crate::{access_token::AccessToken, budget::Budget, key::DpopKey, nonce::Role, origin::Origin};
 
 /// All that stays the same over the sendings of one request. Key, `ath` and `Authorization` come from one
 /// snapshot, so a token that is renewed meanwhile cannot mix with this one.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) target: Target,
+    /// Where the request goes, whatever its path.
+    pub(super) origin: Origin,
     pub(super) signer: Signer,
 }
 
@@ -18,7 +19,7 @@ pub(super) enum Signer {
 
 impl Plan {
     pub(super) fn origin(&self) -> &str {
-        self.target.origin()
+        self.origin.as_str()
     }
 
     pub(super) fn token(&self) -> Option<&AccessToken> {

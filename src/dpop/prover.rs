@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderMap, Request, header::AUTHORIZATION};
 
 use super::{
     SentProof,
@@ -64,8 +64,8 @@ impl Prover {
         }
     }
 
-    pub(crate) fn check_secure(&self, origin: &str, secure: bool) -> Result<(), Error> {
-        if secure || self.allow_plain_http {
+    pub(crate) fn check_secure(&self, origin: &Origin) -> Result<(), Error> {
+        if self.allow_plain_http || origin.is_secure() {
             return Ok(());
         }
         Err(Error::new(
@@ -79,31 +79,36 @@ impl Prover {
 
     /// Who signs this request, and for whom; none if it is none of ours.
     pub(super) fn plan<B>(&self, request: &mut Request<B>) -> Result<Option<Plan>, Error> {
+        let extensions = request.extensions_mut();
         // The mark counts more than a token that came along: what an authorization server is sent has none.
-        let mark = request.extensions_mut().remove::<ToAuthorizationServer>();
-        let (signer, audience) = match (mark, request.extensions().get::<AccessToken>()) {
-            (Some(mark), _) => {
-                request.extensions_mut().remove::<AccessToken>();
-                (Signer::Key(self.key.clone()), mark.audience().clone())
-            }
+        let mark = extensions.remove::<ToAuthorizationServer>();
+        if mark.is_some() {
+            extensions.remove::<AccessToken>();
+        }
+        let audience = match (&mark, request.extensions().get::<AccessToken>()) {
+            (Some(mark), _) => mark.audience(),
             (None, Some(token)) => {
                 token.passes_dpop();
-                (Signer::Token(token.clone()), token.audience().clone())
+                token.audience()
             }
             (None, None) => return Ok(None),
         };
         let Some(target) = Target::of_any(request.uri(), self.origin.as_ref())? else {
             return Ok(None);
         };
-        if !audience.allows(target.origin()) {
+        let Some(origin) = audience.find(&target) else {
             return Ok(None);
-        }
-        if let (Signer::Token(_), Some(token)) = (&signer, request.extensions_mut().get_mut()) {
-            AccessToken::sign_once(token)?;
-        }
-        self.check_secure(target.origin(), target.is_secure())?;
-        target.canonicalize(request);
-        Ok(Some(Plan { target, signer }))
+        };
+        let signer = match request.extensions_mut().get_mut::<AccessToken>() {
+            Some(token) => {
+                token.sign_once()?;
+                Signer::Token(token.clone())
+            }
+            None => Signer::Key(self.key.clone()),
+        };
+        self.check_secure(&origin)?;
+        origin.canonicalize(request);
+        Ok(Some(Plan { origin, signer }))
     }
 
     /// Writes a fresh proof, and the token if there is one, in place of whatever stood there.
@@ -117,17 +122,18 @@ impl Prover {
         let (key, token) = (plan.key(), plan.token());
         let ath = token.map(AccessToken::ath);
         let nonce = nonce.map(Nonce::as_str);
-        let proof = Proof::for_target(request.method(), &plan.target, ath, nonce);
-        let proof = proof.sign_once(key, unix(dated))?;
-        let mut proof = HeaderValue::try_from(proof).map_err(|source| {
-            Error::with_source(Kind::Sign, "the proof is no header value", source)
-        })?;
-        proof.set_sensitive(true);
-        let headers = request.headers_mut();
+        let target = plan.origin.target(request.uri());
+        let proof = Proof::for_target(request.method(), target, ath, nonce);
+        let proof = proof.header(key, unix(dated))?;
         if let Some(token) = token {
-            headers.insert(AUTHORIZATION, token.authorization().clone());
+            let authorization = token.authorization().clone();
+            request.headers_mut().insert(AUTHORIZATION, authorization);
+            // One that is sent again may have none.
+            if request.extensions().get::<AccessToken>().is_none() {
+                request.extensions_mut().insert(token.clone());
+            }
         }
-        headers.insert(DPOP, proof);
+        request.headers_mut().insert(DPOP, proof);
         Ok(())
     }
 
@@ -139,7 +145,7 @@ impl Prover {
     pub(super) fn learn(&self, plan: &Plan, nonce: &Nonce) {
         let key = plan.key().thumbprint();
         self.nonces
-            .learn(key, plan.origin(), plan.role(), nonce.clone());
+            .learn(key, &plan.origin, plan.role(), nonce.clone());
     }
 
     pub(super) fn forget(&self, plan: &Plan, nonce: &Nonce) {

@@ -1,4 +1,4 @@
-//! DER: finds out by its shape what a structure is, and reads PKCS#8 (RFC 5958) and SEC1 (RFC 5915).
+//! DER: finds out by its shape what a structure is, and reads PKCS#8 (RFC 5958), SEC1 (RFC 5915) and PKCS#1 (RFC 8017).
 //!
 //! The parsers of `p256` say yes or no. A person who gave the wrong file needs to hear which one it was.
 
@@ -9,22 +9,26 @@ use pkcs8::{
 };
 use zeroize::Zeroizing;
 
-use super::{encrypted, oid, refuse};
+use super::{
+    encrypted, oid,
+    private::{Ed25519, Private, Rsa},
+    pss, refuse,
+};
 use crate::error::Error;
 
 /// One element: its tag, and the bytes of its value.
-type Element<'a> = (Tag, &'a [u8]);
+pub(super) type Element<'a> = (Tag, &'a [u8]);
 
 /// `inform` is the option that openssl needs to read the file, for the commands in errors.
-pub(super) fn key(der: &[u8], password: Option<&str>, inform: &str) -> Result<SigningKey, Error> {
+pub(super) fn key(der: &[u8], password: Option<&str>, inform: &str) -> Result<Private, Error> {
     let elements = top(der)?;
     let [(Tag::Sequence, algorithm), (Tag::OctetString, data)] = elements.as_slice() else {
-        return plain(&elements, inform);
+        return plain(der, &elements, inform);
     };
     let decrypted = encrypted::decrypt(algorithm, data, password, inform)?;
     // One wrong password in 256 leaves a padding that is right by chance, and garbage before it.
     match top(&decrypted) {
-        Ok(elements) if is_pkcs8(&elements) => plain(&elements, inform),
+        Ok(elements) if is_pkcs8(&elements) => plain(&decrypted, &elements, inform),
         _ => Err(encrypted::wrong()),
     }
 }
@@ -38,14 +42,15 @@ fn is_pkcs8(elements: &[Element<'_>]) -> bool {
 }
 
 /// A key that is not encrypted, or no longer.
-fn plain(elements: &[Element<'_>], inform: &str) -> Result<SigningKey, Error> {
+fn plain(der: &[u8], elements: &[Element<'_>], inform: &str) -> Result<Private, Error> {
     match elements {
         [_, (_, algorithm), (_, key), rest @ ..] if is_pkcs8(elements) => {
-            pkcs8(algorithm, key, rest, inform)
+            pkcs8(der, algorithm, key, rest, inform)
         }
         [(Tag::Integer, [1]), (Tag::OctetString, scalar), rest @ ..] => {
-            sec1(None, scalar, rest, inform)
+            sec1(None, scalar, rest, inform).map(Private::P256)
         }
+        [(Tag::Integer, [0 | 1]), rest @ ..] if rest.len() >= 8 => rsa(elements).map(Private::rsa),
         other => Err(refuse(no_key(other))),
     }
 }
@@ -83,23 +88,62 @@ pub(super) fn algorithm_oid(algorithm: &[u8]) -> Option<ObjectIdentifier> {
 }
 
 fn pkcs8(
+    der: &[u8],
     algorithm: &[u8],
     key: &[u8],
     rest: &[Element<'_>],
     inform: &str,
-) -> Result<SigningKey, Error> {
+) -> Result<Private, Error> {
     let damaged = || refuse("PKCS#8 that is damaged");
-    let oid = algorithm_oid(algorithm).ok_or_else(damaged)?;
-    if oid != oid::EC {
-        let name = oid::algorithm(oid);
-        return Err(refuse(format!("a PKCS#8 key of another kind: {name}")));
-    }
     let parameters = elements(algorithm).and_then(|elements| elements.get(1).copied());
-    let signing = match top(key).map_err(|_| damaged())?.as_slice() {
+    let inner = || top(key).map_err(|_| damaged());
+    match algorithm_oid(algorithm).ok_or_else(damaged)? {
+        oid::EC => ec(parameters, &inner()?, rest, inform).map(Private::P256),
+        oid::RSA => rsa(&inner()?).map(Private::rsa),
+        oid::RSA_PSS => {
+            pss::check(parameters)?;
+            let mut rsa = rsa(&inner()?)?;
+            rsa.pss_only = Some(Zeroizing::new(der.to_vec()));
+            Ok(Private::rsa(rsa))
+        }
+        oid::ED25519 => match elements(key).as_deref() {
+            Some([(Tag::OctetString, seed)]) => {
+                let seed = Zeroizing::new((*seed).try_into().map_err(|_| damaged())?);
+                let public = tagged(rest, 1).map(|bits| bits.get(1..).unwrap_or_default().to_vec());
+                Ok(Private::Ed25519(Ed25519 {
+                    seed,
+                    public,
+                    algorithm: None,
+                }))
+            }
+            _ => Err(damaged()),
+        },
+        other => {
+            let name = oid::algorithm(other);
+            Err(refuse(format!("a PKCS#8 key of another kind: {name}")))
+        }
+    }
+}
+
+fn rsa(elements: &[Element<'_>]) -> Result<Rsa, Error> {
+    match elements {
+        [(Tag::Integer, [0]), integers @ ..] => Rsa::from_pkcs1(integers),
+        [(Tag::Integer, [1]), ..] => Err(refuse("an RSA key with more than two primes")),
+        _ => Err(refuse("an RSA key that is damaged")),
+    }
+}
+
+fn ec(
+    parameters: Option<Element<'_>>,
+    key: &[Element<'_>],
+    rest: &[Element<'_>],
+    inform: &str,
+) -> Result<SigningKey, Error> {
+    let signing = match key {
         [(Tag::Integer, [1]), (Tag::OctetString, scalar), rest @ ..] => {
             sec1(parameters, scalar, rest, inform)
         }
-        _ => Err(damaged()),
+        _ => Err(refuse("PKCS#8 that is damaged")),
     }?;
     // RFC 5958 has a place of its own for the public key, besides the one in SEC1.
     if let Some(bits) = tagged(rest, 1) {
@@ -144,7 +188,7 @@ fn sec1(
 }
 
 /// The value of the element with the context-specific tag `number`.
-fn tagged<'a>(elements: &[Element<'a>], number: u32) -> Option<&'a [u8]> {
+pub(super) fn tagged<'a>(elements: &[Element<'a>], number: u32) -> Option<&'a [u8]> {
     elements
         .iter()
         .find(|(tag, _)| tag.is_context_specific() && tag.number() == TagNumber(number))
@@ -226,7 +270,6 @@ fn no_key(elements: &[Element<'_>]) -> String {
         _ if elements.iter().all(|(tag, _)| *tag == Tag::Integer) => match elements.len() {
             2 => "only a public key, of kind RSA".into(),
             6 => "a DSA key".into(),
-            9 => "an RSA key".into(),
             _ => "DER, but not a key".into(),
         },
         _ => "DER, but not a key in any known format".into(),

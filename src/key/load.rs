@@ -6,28 +6,37 @@ use std::{
     path::Path,
 };
 
-use p256::ecdsa::SigningKey;
 use zeroize::Zeroizing;
 
-use super::{der, jwk, pem, refuse};
+use super::{der, jwk, pem, private::Private, refuse};
 use crate::error::{Error, Kind};
 
 /// Bytes of a file that may be read. A key with a chain of certificates has some 10 KiB; more is a wrong path,
 /// and a wrong path may be a disk image or `/dev/zero`.
 const MAX_LEN: usize = 64 * 1024;
 
-pub(super) fn from_file(path: &Path, password: Option<&str>) -> Result<SigningKey, Error> {
+/// `make` takes what was read, or refuses it.
+pub(super) fn from_file<T>(
+    path: &Path,
+    password: Option<&str>,
+    make: impl FnOnce(Private) -> Result<T, Error>,
+) -> Result<T, Error> {
     let bytes = read(path)?;
-    from_bytes(&bytes, password).map_err(|error| {
-        let kind = if error.is_password_missing() {
-            Kind::PasswordMissing
-        } else if error.is_password_wrong() {
-            Kind::PasswordWrong
-        } else {
-            Kind::Key
-        };
-        Error::new(kind, format!("key file {}: {error}", path.display()))
-    })
+    from_bytes(&bytes, password)
+        .and_then(make)
+        .map_err(|error| {
+            if !error.is_key() {
+                return error; // of the first signature: the file has no part in it
+            }
+            let kind = if error.is_password_missing() {
+                Kind::PasswordMissing
+            } else if error.is_password_wrong() {
+                Kind::PasswordWrong
+            } else {
+                Kind::Key
+            };
+            Error::new(kind, format!("key file {}: {error}", path.display()))
+        })
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
@@ -55,7 +64,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     Ok(bytes)
 }
 
-pub(super) fn from_bytes(bytes: &[u8], password: Option<&str>) -> Result<SigningKey, Error> {
+pub(super) fn from_bytes(bytes: &[u8], password: Option<&str>) -> Result<Private, Error> {
     if bytes.len() > MAX_LEN {
         return Err(refuse("more than 64 KiB, which no key has"));
     }
@@ -85,7 +94,7 @@ fn utf16(bytes: &[u8]) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
-fn from_text(text: &[u8], password: Option<&str>) -> Result<SigningKey, Error> {
+fn from_text(text: &[u8], password: Option<&str>) -> Result<Private, Error> {
     let text = text.trim_ascii();
     if text.is_empty() {
         Err(refuse("nothing in it"))
@@ -98,7 +107,7 @@ fn from_text(text: &[u8], password: Option<&str>) -> Result<SigningKey, Error> {
     }
 }
 
-fn from_pem(text: &[u8], password: Option<&str>) -> Result<SigningKey, Error> {
+fn from_pem(text: &[u8], password: Option<&str>) -> Result<Private, Error> {
     let blocks = pem::blocks(text)?;
     let mut keys = blocks
         .iter()
@@ -114,10 +123,9 @@ fn from_pem(text: &[u8], password: Option<&str>) -> Result<SigningKey, Error> {
         }
     }
     match key.label {
-        "PRIVATE KEY" | "EC PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => {
+        "PRIVATE KEY" | "EC PRIVATE KEY" | "RSA PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => {
             der::key(&key.decode()?, password, "")
         }
-        "RSA PRIVATE KEY" => Err(refuse("an RSA key")),
         "DSA PRIVATE KEY" => Err(refuse("a DSA key")),
         "OPENSSH PRIVATE KEY" => Err(refuse(
             "a key in OpenSSH's own format (if it is an ecdsa-sha2-nistp256 key, convert a copy of it in place \

@@ -3,6 +3,11 @@
 use pkcs8::ObjectIdentifier as Oid;
 
 pub(super) const EC: Oid = Oid::new_unwrap("1.2.840.10045.2.1");
+pub(super) const RSA: Oid = Oid::new_unwrap("1.2.840.113549.1.1.1");
+pub(super) const RSA_PSS: Oid = Oid::new_unwrap("1.2.840.113549.1.1.10");
+pub(super) const MGF1: Oid = Oid::new_unwrap("1.2.840.113549.1.1.8");
+pub(super) const SHA256: Oid = Oid::new_unwrap("2.16.840.1.101.3.4.2.1");
+pub(super) const ED25519: Oid = Oid::new_unwrap("1.3.101.112");
 pub(super) const P256: Oid = Oid::new_unwrap("1.2.840.10045.3.1.7");
 pub(super) const PBES2: Oid = Oid::new_unwrap("1.2.840.113549.1.5.13");
 

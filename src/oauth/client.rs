@@ -93,7 +93,8 @@ impl OAuthClient {
         if metadata.require_pushed_authorization_requests() {
             return self.push(request).await;
         }
-        metadata.check_algorithm(self.inner.prover.key.algorithm())?;
+        let key = &self.inner.prover.key;
+        metadata.check_algorithm(key.algorithm(), key.algorithms())?;
         request.begin(&metadata, self.client_id(), &self.inner.prover)
     }
 

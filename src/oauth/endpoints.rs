@@ -168,7 +168,7 @@ impl Found {
         mutual_tls: bool,
         prover: &Prover,
     ) -> Result<Self, Error> {
-        metadata.check_algorithm(prover.key.algorithm())?;
+        metadata.check_algorithm(prover.key.algorithm(), prover.key.algorithms())?;
         let url = metadata.endpoint(endpoint, mutual_tls);
         let url = url.ok_or_else(|| {
             Error::config(format!(
@@ -177,8 +177,7 @@ impl Found {
             ))
         })?;
         let usable = url::endpoint(url, prover.plain_http());
-        let (uri, target) = usable.map_err(|flaw| flaw.config(&format!("the {endpoint}"), url))?;
-        let origin = target.to_origin();
+        let (uri, origin) = usable.map_err(|flaw| flaw.config(&format!("the {endpoint}"), url))?;
         Ok(Self {
             uri,
             url: url.to_owned(),

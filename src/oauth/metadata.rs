@@ -261,9 +261,13 @@ impl ServerMetadata {
     }
 
     /// Whether the server accepts proofs with this algorithm, as far as it tells.
-    pub(crate) fn check_algorithm(&self, algorithm: Algorithm) -> Result<(), Error> {
+    pub(crate) fn check_algorithm(
+        &self,
+        algorithm: Algorithm,
+        able: &[Algorithm],
+    ) -> Result<(), Error> {
         let theirs = self.dpop_signing_alg_values_supported();
-        check_algorithm("the authorization server", theirs, algorithm)
+        check_algorithm("the authorization server", theirs, algorithm, able)
     }
 
     fn with_endpoint(self, endpoint: Endpoint, url: impl Into<String>) -> Self {
@@ -281,18 +285,28 @@ pub(super) fn check_algorithm(
     server: &str,
     theirs: Option<&[String]>,
     algorithm: Algorithm,
+    able: &[Algorithm],
 ) -> Result<(), Error> {
-    let theirs = match theirs {
-        None => return Ok(()),
-        Some(theirs) if theirs.iter().any(|theirs| theirs == algorithm.as_str()) => return Ok(()),
-        Some([]) => "none at all".to_owned(),
-        Some(theirs) => clean(&theirs.join(", "), &[]),
+    let Some(listed) = theirs else {
+        return Ok(());
+    };
+    let lists = |algorithm: &Algorithm| listed.iter().any(|name| name == algorithm.as_str());
+    if lists(&algorithm) {
+        return Ok(());
+    }
+    let theirs = match listed {
+        [] => "none at all".to_owned(),
+        _ => clean(&listed.join(", "), &[]),
+    };
+    let advice = match able.iter().find(|other| lists(other)) {
+        Some(other) => format!(" (`DpopKey::with_algorithm` lets the same key sign with {other})"),
+        None => String::new(),
     };
     Err(Error::new(
         Kind::Algorithm,
         format!(
             "{server} does not accept the key's algorithm: the key signs with {algorithm}, and the server's \
-             `dpop_signing_alg_values_supported` (RFC 9449, section 5.1; RFC 9728, section 2) are: {theirs}"
+             `dpop_signing_alg_values_supported` (RFC 9449, section 5.1; RFC 9728, section 2) are: {theirs}{advice}"
         ),
     ))
 }

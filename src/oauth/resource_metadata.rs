@@ -21,7 +21,7 @@ use crate::{
     challenge::Challenge,
     error::{BoxError, Error, Kind},
     key::DpopKey,
-    origin::Target,
+    origin::{self, Origin, Target},
 };
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
@@ -96,8 +96,8 @@ impl ResourceMetadata {
         ResBody: Body,
         ResBody::Error: Into<BoxError>,
     {
-        let (uri, target) = resource_url("the resource", resource)?;
-        let json = fetch(client, &well_known(&uri, &target)?).await?;
+        let (uri, origin) = resource_url("the resource", resource)?;
+        let json = fetch(client, &well_known(&uri, &origin)?).await?;
         Self::read(Document::read(resource, RESOURCE, &json)?)
     }
 
@@ -198,7 +198,12 @@ impl ResourceMetadata {
     /// [`Error::is_algorithm`] if it does not.
     pub fn check_key(&self, key: &DpopKey) -> Result<(), Error> {
         let theirs = self.dpop_signing_alg_values_supported();
-        check_algorithm("the resource server", theirs, key.algorithm())
+        check_algorithm(
+            "the resource server",
+            theirs,
+            key.algorithm(),
+            key.algorithms(),
+        )
     }
 
     /// Whether it accepts no tokens but such as are bound to a key.
@@ -217,16 +222,16 @@ impl fmt::Debug for ResourceMetadata {
     }
 }
 
-fn resource_url(name: &str, resource: &str) -> Result<(Uri, Target), Error> {
+fn resource_url(name: &str, resource: &str) -> Result<(Uri, Origin), Error> {
     url::endpoint(resource, PlainHttp::Loopback).map_err(|flaw| flaw.config(name, resource))
 }
 
 /// Between host and path; of the path, nothing but a slash that stands alone is left out.
-fn well_known(resource: &Uri, target: &Target) -> Result<Uri, Error> {
-    let path = Some(target.path()).filter(|path| *path != "/");
+fn well_known(resource: &Uri, origin: &Origin) -> Result<Uri, Error> {
+    let path = Some(origin::path(resource)).filter(|path| *path != "/");
     let query = resource.query().map(|query| format!("?{query}"));
     let (path, query) = (path.unwrap_or_default(), query.unwrap_or_default());
-    format!("{}{WELL_KNOWN}{path}{query}", target.origin())
+    format!("{origin}{WELL_KNOWN}{path}{query}")
         .parse()
         .map_err(|_| Error::config("the resource is too long"))
 }
@@ -253,8 +258,8 @@ fn follow(leads: &str, allowed: &Audience) -> Result<Uri, Error> {
             ),
         )
     };
-    let (uri, target) = url::endpoint(leads, PlainHttp::Loopback).map_err(refused)?;
-    if !allowed.allows(target.origin()) {
+    let (uri, origin) = url::endpoint(leads, PlainHttp::Loopback).map_err(refused)?;
+    if !allowed.allows(&origin.target(&uri)) {
         return Err(refused(Flaw::new(
             "is of an origin that the program does not allow",
         )));
@@ -264,17 +269,18 @@ fn follow(leads: &str, allowed: &Audience) -> Result<Uri, Error> {
 
 /// Whether a resource is that of a request: the same origin, and a path that is or begins the request's.
 fn begins(resource: &str, request: &Uri) -> bool {
-    let (Ok((uri, resource)), Ok(request)) = (
+    let (Ok((uri, origin)), Ok(request)) = (
         url::endpoint(resource, PlainHttp::Loopback),
         Target::new(request, None),
     ) else {
         return false;
     };
-    let segments = resource.path().strip_suffix('/').unwrap_or(resource.path());
+    let path = origin::path(&uri);
+    let segments = path.strip_suffix('/').unwrap_or(path);
     let rest = request.path().strip_prefix(segments);
     uri.query().is_none()
-        && resource.origin() == request.origin()
-        && (resource.path() == request.path() || rest.is_some_and(|rest| rest.starts_with('/')))
+        && origin.parts() == request.origin()
+        && (path == request.path() || rest.is_some_and(|rest| rest.starts_with('/')))
 }
 
 async fn fetch<C, ResBody>(mut client: C, uri: &Uri) -> Result<Zeroizing<Vec<u8>>, Error>

@@ -5,7 +5,7 @@ use http::Uri;
 use crate::{
     error::{Error, Kind},
     oauth::answer::clean,
-    origin::{Target, printable},
+    origin::{Origin, Target, printable},
 };
 
 /// No server needs more, and what is kept of its metadata stays small.
@@ -101,7 +101,7 @@ pub(super) fn place(uri: &Uri) -> String {
 }
 
 /// An absolute URL that requests may go to.
-pub(super) fn endpoint(url: &str, plain: PlainHttp) -> Result<(Uri, Target), Flaw> {
+pub(super) fn endpoint(url: &str, plain: PlainHttp) -> Result<(Uri, Origin), Flaw> {
     if url.len() > MAX_URL_BYTES {
         return Err(Flaw::new("is longer than 2048 bytes"));
     }
@@ -124,17 +124,18 @@ pub(super) fn endpoint(url: &str, plain: PlainHttp) -> Result<(Uri, Target), Fla
     let target = Target::new(&uri, None).map_err(|_| {
         Flaw::new("is no URL of a server that speaks HTTP: check scheme, host and port")
     })?;
+    let origin = target.to_origin();
     match plain {
-        PlainHttp::Nowhere if target.origin().starts_with("http://") => Err(Flaw::new(
+        PlainHttp::Nowhere if origin.parts().0 == "http" => Err(Flaw::new(
             "is plain http, and the server that names it is reached by https",
         )),
-        PlainHttp::Loopback if !target.is_secure() => Err(Flaw::INSECURE),
-        _ => Ok((uri, target)),
+        PlainHttp::Loopback if !origin.is_secure() => Err(Flaw::INSECURE),
+        _ => Ok((uri, origin)),
     }
 }
 
 /// An issuer identifier (RFC 8414, section 2).
-pub(super) fn issuer(url: &str, plain: PlainHttp) -> Result<(Uri, Target), Flaw> {
+pub(super) fn issuer(url: &str, plain: PlainHttp) -> Result<(Uri, Origin), Flaw> {
     if url.contains('?') {
         return Err(Flaw::new(
             "has a query, and an issuer identifier has none (RFC 8414, section 2)",

@@ -25,7 +25,7 @@ fn normalize(text: &str) -> Option<String> {
     }
     let target = Target::new(&uri, None).ok()?;
     let path = remove_dot_segments(&normalize_percent(target.path()));
-    Some(format!("{}{path}", target.origin()))
+    Some(format!("{}{path}", target.to_origin()))
 }
 
 /// Upper-case hexadecimal digits, and no encoding where none is needed (RFC 3986, 6.2.2.1 and 6.2.2.2).

@@ -23,6 +23,7 @@
 //! ```
 
 mod htu;
+mod jws;
 mod sign;
 mod verdict;
 mod verify;
@@ -33,6 +34,8 @@ use sha2::{Digest as _, Sha256};
 
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::htu::same_target;
+#[cfg(feature = "testing")]
+pub(crate) use self::jws::{VERIFIED, verify as verify_jws};
 #[cfg(feature = "testing")]
 pub(crate) use self::verify::{MAX_AGE, MAX_AHEAD};
 pub use self::{

@@ -3,13 +3,15 @@
 use std::{borrow::Cow, fmt, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use http::{Method, Uri};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Uri};
 
 use crate::{
     clock,
-    error::{Error, Kind},
+    error::{BoxError, Error, Kind},
     key::DpopKey,
     origin::Target,
+    random,
 };
 
 /// 128 bits: RFC 9449, section 4.2 asks for 96 at least, and UUIDs have 122.
@@ -21,7 +23,7 @@ const JTI_BYTES: usize = 16;
 #[derive(Clone)]
 pub struct Proof<'a> {
     method: &'a Method,
-    htu: Cow<'a, str>,
+    target: Target<'a>,
     ath: Option<Cow<'a, str>>,
     nonce: Option<&'a str>,
 }
@@ -31,7 +33,7 @@ impl fmt::Debug for Proof<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proof")
             .field("method", &self.method)
-            .field("htu", &self.htu)
+            .field("htu", &self.target.to_string())
             .finish_non_exhaustive()
     }
 }
@@ -44,26 +46,25 @@ impl<'a> Proof<'a> {
     ///
     /// [`Error::is_missing_origin`] for a URI without scheme and host, [`Error::is_config`] for another
     /// scheme than `http` and `https` and for a port that is none.
-    pub fn new(method: &'a Method, uri: &Uri) -> Result<Self, Error> {
-        let htu = Target::new(uri, None)?.htu().to_owned();
-        Ok(Self {
+    pub fn new(method: &'a Method, uri: &'a Uri) -> Result<Self, Error> {
+        Ok(Self::for_target(
             method,
-            htu: htu.into(),
-            ath: None,
-            nonce: None,
-        })
+            Target::new(uri, None)?,
+            None,
+            None,
+        ))
     }
 
     /// For callers that have the target and the token's hash already.
     pub(crate) fn for_target(
         method: &'a Method,
-        target: &'a Target,
+        target: Target<'a>,
         ath: Option<&'a str>,
         nonce: Option<&'a str>,
     ) -> Self {
         Self {
             method,
-            htu: target.htu().into(),
+            target,
             ath: ath.map(Cow::Borrowed),
             nonce,
         }
@@ -90,19 +91,7 @@ impl<'a> Proof<'a> {
     /// [`Error::is_sign`] if there are no random numbers or the key does not sign.
     pub fn sign(&self, key: &DpopKey) -> Result<String, Error> {
         self.sign_once(key, clock::unix(SystemTime::now()))
-    }
-
-    /// With a `jti` of its own.
-    pub(crate) fn sign_once(&self, key: &DpopKey, issued_at: u64) -> Result<String, Error> {
-        let mut random = [0; JTI_BYTES];
-        getrandom::fill(&mut random).map_err(|source| {
-            Error::with_source(
-                Kind::Sign,
-                "the operating system gave no random numbers for the proof",
-                source,
-            )
-        })?;
-        self.sign_at(key, issued_at, &BASE64URL.encode(random))
+            .and_then(text)
     }
 
     /// Signs with a given `iat`, in seconds since 1970, and a given `jti`, which nobody may have used
@@ -112,40 +101,123 @@ impl<'a> Proof<'a> {
     ///
     /// [`Error::is_sign`] if the key does not sign.
     pub fn sign_at(&self, key: &DpopKey, issued_at: u64, jti: &str) -> Result<String, Error> {
-        let header = key.proof_header();
-        let mut claims = Vec::with_capacity(256);
-        claims.extend(b"{\"jti\":");
-        push_json(&mut claims, jti)?;
-        claims.extend(b",\"htm\":");
-        push_json(&mut claims, self.method.as_str())?;
-        claims.extend(b",\"htu\":");
-        push_json(&mut claims, &self.htu)?;
-        claims.extend(b",\"iat\":");
-        claims.extend(issued_at.to_string().as_bytes());
-        if let Some(ath) = &self.ath {
-            claims.extend(b",\"ath\":");
-            push_json(&mut claims, ath)?;
-        }
-        if let Some(nonce) = self.nonce {
-            claims.extend(b",\"nonce\":");
-            push_json(&mut claims, nonce)?;
-        }
-        claims.push(b'}');
+        self.write(key, issued_at, escape(jti).as_bytes())
+            .and_then(text)
+    }
 
-        // Three parts, two dots; a signature of 64 bytes is 86 characters long.
-        let mut proof = String::with_capacity(header.len() + claims.len().div_ceil(3) * 4 + 86 + 2);
-        proof.push_str(header);
-        proof.push('.');
-        BASE64URL.encode_string(&claims, &mut proof);
-        let signature = key.sign(proof.as_bytes())?;
-        proof.push('.');
-        BASE64URL.encode_string(signature, &mut proof);
+    /// The value of a `DPoP` header that is sent now.
+    pub(crate) fn header(&self, key: &DpopKey, issued_at: u64) -> Result<HeaderValue, Error> {
+        let proof = self.sign_once(key, issued_at)?;
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from(proof)).map_err(unwritten)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// With a `jti` of its own. Drawn from the operating system each time: a generator in this process would repeat
+    /// itself in a child that was forked.
+    fn sign_once(&self, key: &DpopKey, issued_at: u64) -> Result<Vec<u8>, Error> {
+        let mut jti = [0; encoded_len(JTI_BYTES)];
+        random::fill_base64url::<JTI_BYTES>(&mut jti)?;
+        self.write(key, issued_at, &jti)
+    }
+
+    /// `jti` is escaped already.
+    fn write(&self, key: &DpopKey, issued_at: u64, jti: &[u8]) -> Result<Vec<u8>, Error> {
+        const NONE: [&[u8]; 3] = [b"", b"", b""];
+        let (scheme, authority) = self.target.origin();
+        let path = escape(self.target.path());
+        let nonce = self.nonce.map(escape);
+        let ath = self.ath.as_deref().map(str::as_bytes);
+        let [ath_name, ath, ath_end] = ath.map_or(NONE, |ath| [b",\"ath\":\"", ath, b"\""]);
+        let nonce = nonce.as_deref().map(str::as_bytes);
+        let [nonce_name, nonce, nonce_end] =
+            nonce.map_or(NONE, |nonce| [b",\"nonce\":\"", nonce, b"\""]);
+        let mut digits = itoa::Buffer::new();
+        let claims: [&[u8]; 18] = [
+            b"{\"jti\":\"",
+            jti,
+            b"\",\"htm\":\"",
+            // What is written as it is has a grammar that leaves nothing to escape.
+            self.method.as_str().as_bytes(),
+            b"\",\"htu\":\"",
+            scheme.as_bytes(),
+            b"://",
+            authority.as_bytes(),
+            path.as_bytes(),
+            b"\",\"iat\":",
+            digits.format(issued_at).as_bytes(),
+            ath_name,
+            ath,
+            ath_end,
+            nonce_name,
+            nonce,
+            nonce_end,
+            b"}",
+        ];
+        let header = key.proof_header().as_bytes();
+        let claims_len = encoded_len(claims.iter().map(|part| part.len()).sum());
+        // All the room it will need, and no more: a header value is made of it without a copy.
+        let len = header.len() + 1 + claims_len + 1 + encoded_len(key.signature_len());
+        let mut proof = Vec::with_capacity(len);
+        proof.extend_from_slice(header);
+        proof.push(b'.');
+        push_parts(&claims, &mut proof)?;
+        let signature = key.sign(&proof)?;
+        proof.push(b'.');
+        push_base64url(&signature, &mut proof)?;
         Ok(proof)
     }
 }
 
-/// Writes a JSON string, quotes and escapes and all.
-fn push_json(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
-    serde_json::to_writer(out, text)
-        .map_err(|source| Error::with_source(Kind::Sign, "the proof could not be written", source))
+/// As it stands between the quotes of a JSON string: mostly as it is.
+fn escape(text: &str) -> Cow<'_, str> {
+    let special = |b: u8| b < b' ' || b == b'"' || b == b'\\';
+    // All of it, and not just to the first: so many bytes are looked at together.
+    if !text.bytes().fold(false, |found, b| found | special(b)) {
+        return text.into();
+    }
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned().into()
+}
+
+/// How long the base64url of so many bytes is.
+const fn encoded_len(bytes: usize) -> usize {
+    (bytes * 8).div_ceil(6)
+}
+
+fn push_base64url(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let start = out.len();
+    out.resize(start + encoded_len(bytes.len()), 0);
+    BASE64URL
+        .encode_slice(bytes, &mut out[start..])
+        .map_err(unwritten)?;
+    Ok(())
+}
+
+/// The base64url of all parts in a row, without making one of them first.
+fn push_parts(parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Error> {
+    // Three bytes are four characters, so chunks of a multiple of three can stand side by side.
+    let mut chunk = [0; 3 * 128];
+    let mut len = 0;
+    for mut part in parts.iter().copied() {
+        while !part.is_empty() {
+            let (now, later) = part.split_at(part.len().min(chunk.len() - len));
+            chunk[len..len + now.len()].copy_from_slice(now);
+            len += now.len();
+            if len == chunk.len() {
+                push_base64url(&chunk, out)?;
+                len = 0;
+            }
+            part = later;
+        }
+    }
+    push_base64url(&chunk[..len], out)
+}
+
+fn text(proof: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(proof).map_err(unwritten)
+}
+
+fn unwritten(source: impl Into<BoxError>) -> Error {
+    Error::with_source(Kind::Sign, "the proof could not be written", source)
 }

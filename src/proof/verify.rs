@@ -3,16 +3,15 @@
 use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use ecdsa::signature::Verifier as _;
 use http::{HeaderMap, Method};
-use p256::{
-    Sec1Point,
-    ecdsa::{Signature, VerifyingKey},
-};
 use serde_json::{Map, Value};
 
-use super::{DPOP, InvalidProof, ValidProof, htu};
-use crate::{json, key};
+use super::{DPOP, InvalidProof, ValidProof, htu, jws};
+use crate::{
+    error::Error,
+    json,
+    key::{self, Algorithm},
+};
 
 /// How old a proof may be, unless [`Check::window`] says otherwise: long enough for a slow network and a
 /// clock that is a little off, short enough for a bounded memory of used `jti`s.
@@ -27,14 +26,23 @@ const MAX_PROOF_BYTES: usize = 16 * 1024;
 /// Servers remember the `jti` of every proof they saw, so its length is theirs to bound (RFC 9449, 11.1).
 const MAX_JTI_BYTES: usize = 512;
 
-/// Members of a JWK that hold private or symmetric key material.
-const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
-
 /// What a proof is checked against: the request that carried it, the time, and what the server knows.
 ///
 /// The check is pure. It does not remember `jti`s: a server does that with [`ValidProof::jti`] and
 /// [`ValidProof::thumbprint`] as the key (never the proof's text: the same claims can be written, and
 /// signed, in more than one way).
+///
+/// # Algorithms
+///
+/// ES256, and those that [`algorithms`](Self::algorithms) names. With each the `jwk` must be such a key, to the letter of
+/// RFC 7518 and RFC 8037: base64url without padding, all bytes of a coordinate, no leading zeros in `n` and `e`, no member
+/// of a private key.
+///
+/// | | keys |
+/// |---|---|
+/// | ES256 | on P-256 |
+/// | PS256, RS256 | RSA with 2048 to 8192 bits and an odd `e` from 65537 to 33 bits; a salt of 32 bytes |
+/// | Ed25519, EdDSA | on Ed25519, not of small order |
 #[derive(Clone)]
 pub struct Check<'a> {
     method: &'a Method,
@@ -44,6 +52,7 @@ pub struct Check<'a> {
     max_ahead: Duration,
     bound: Option<(&'a str, &'a str)>,
     nonces: Option<&'a [String]>,
+    algorithms: &'a [Algorithm],
     /// Whether the second, an `htu`, names the first, the URL of the request.
     same_target: fn(&str, &str) -> bool,
 }
@@ -56,6 +65,7 @@ impl fmt::Debug for Check<'_> {
             .field("now", &self.now)
             .field("max_age", &self.max_age)
             .field("max_ahead", &self.max_ahead)
+            .field("algorithms", &self.algorithms)
             .finish_non_exhaustive()
     }
 }
@@ -72,6 +82,7 @@ impl<'a> Check<'a> {
             max_ahead: MAX_AHEAD,
             bound: None,
             nonces: None,
+            algorithms: &[Algorithm::Es256],
             same_target: htu::same_target,
         }
     }
@@ -97,6 +108,33 @@ impl<'a> Check<'a> {
     pub fn window(mut self, max_age: Duration, max_ahead: Duration) -> Self {
         self.max_age = max_age;
         self.max_ahead = max_ahead;
+        self
+    }
+
+    /// The algorithms that are accepted, by their names to the letter: ES256 alone unless set, whatever features are on. They
+    /// are the server's choice, and what it tells as `algs` and `dpop_signing_alg_values_supported`.
+    ///
+    /// [`Algorithm::Ed25519`] and [`Algorithm::EdDsa`] are two names of one algorithm. Whoever accepts Ed25519 names both,
+    /// as long as clients exist that know the old one alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`] if one of them cannot be checked in this build: all but ES256 need the feature `aws-lc-rs`.
+    pub fn algorithms(mut self, algorithms: &'a [Algorithm]) -> Result<Self, Error> {
+        let mut all = algorithms.iter();
+        if let Some(unknown) = all.find(|one| !jws::VERIFIED.contains(one)) {
+            return Err(Error::config(format!(
+                "proofs by {unknown} cannot be checked without the feature `aws-lc-rs` of tower-dpop"
+            )));
+        }
+        self.algorithms = algorithms;
+        Ok(self)
+    }
+
+    /// For callers that know which can be checked.
+    #[cfg(feature = "testing")]
+    pub(crate) fn accepting(mut self, algorithms: &'a [Algorithm]) -> Self {
+        self.algorithms = algorithms;
         self
     }
 
@@ -148,8 +186,35 @@ impl<'a> Check<'a> {
             "the proof's claims are no base64url JSON object",
         ))?;
 
-        let thumbprint = verify_signature(&header, signed, signature)?;
+        let thumbprint = self.verify_signature(&header, signed, signature)?;
         self.verify_claims(&claims, thumbprint)
+    }
+
+    /// Checks header and signature; returns the thumbprint of the key that signed.
+    fn verify_signature(
+        &self,
+        header: &Map<String, Value>,
+        signed: &str,
+        signature: &str,
+    ) -> Result<String, InvalidProof> {
+        let text = |name: &str| header.get(name).and_then(Value::as_str);
+        if text("typ") != Some("dpop+jwt") {
+            return Err(InvalidProof::proof("`typ` is not dpop+jwt"));
+        }
+        if header.contains_key("crit") {
+            return Err(InvalidProof::proof(
+                "`crit` names an extension that nobody here knows",
+            ));
+        }
+        let algorithm = text("alg")
+            .and_then(|name| jws::accepted(name, self.algorithms))
+            .ok_or(InvalidProof::proof("`alg` is not one that is accepted"))?;
+        let jwk = header
+            .get("jwk")
+            .and_then(Value::as_object)
+            .ok_or(InvalidProof::proof("`jwk` is missing or no object"))?;
+        let jwk = jws::verify(algorithm, jwk, signed, signature).map_err(InvalidProof::proof)?;
+        Ok(key::thumbprint(&jwk))
     }
 
     fn verify_claims(
@@ -224,61 +289,6 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Checks header and signature; returns the thumbprint of the key that signed.
-fn verify_signature(
-    header: &Map<String, Value>,
-    signed: &str,
-    signature: &str,
-) -> Result<String, InvalidProof> {
-    if header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
-        return Err(InvalidProof::proof("`typ` is not dpop+jwt"));
-    }
-    if header.contains_key("crit") {
-        return Err(InvalidProof::proof(
-            "`crit` names an extension that nobody here knows",
-        ));
-    }
-    if header.get("alg").and_then(Value::as_str) != Some("ES256") {
-        return Err(InvalidProof::proof("`alg` is not ES256"));
-    }
-    let jwk = header
-        .get("jwk")
-        .and_then(Value::as_object)
-        .ok_or(InvalidProof::proof("`jwk` is missing or no object"))?;
-    if PRIVATE_MEMBERS
-        .iter()
-        .any(|member| jwk.contains_key(*member))
-    {
-        return Err(InvalidProof::proof("`jwk` holds a private key"));
-    }
-    let member = |name: &str| jwk.get(name).and_then(Value::as_str);
-    if member("kty") != Some("EC") || member("crv") != Some("P-256") {
-        return Err(InvalidProof::proof("`jwk` is no P-256 key"));
-    }
-    let no_point = || InvalidProof::proof("`jwk` is no point of P-256");
-    let (x, y) = member("x").zip(member("y")).ok_or_else(no_point)?;
-    let (Ok(x_bytes), Ok(y_bytes)) = (decode_32(x), decode_32(y)) else {
-        return Err(no_point());
-    };
-    let point = Sec1Point::from_affine_coordinates(&x_bytes.into(), &y_bytes.into(), false);
-    let verifying_key = VerifyingKey::from_sec1_point(&point).map_err(|_| no_point())?;
-    let no_signature = || InvalidProof::proof("the signature is not that of the key in `jwk`");
-    let signature = BASE64URL.decode(signature).map_err(|_| no_signature())?;
-    let signature = Signature::from_slice(&signature).map_err(|_| no_signature())?;
-    verifying_key
-        .verify(signed.as_bytes(), &signature)
-        .map_err(|_| no_signature())?;
-    Ok(key::thumbprint_of(x, y))
-}
-
 fn decode_object(part: &str) -> Option<Map<String, Value>> {
     json::unique::object(&BASE64URL.decode(part).ok()?)
-}
-
-fn decode_32(text: &str) -> Result<[u8; 32], ()> {
-    BASE64URL
-        .decode(text)
-        .map_err(drop)?
-        .try_into()
-        .map_err(drop)
 }

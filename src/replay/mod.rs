@@ -6,12 +6,14 @@
 
 mod body;
 mod record;
+mod spare;
 mod waiting;
 
 use http::Request;
 use http_body::Body;
 
 pub use self::body::ReplayBody;
+pub(crate) use self::spare::Spare;
 use crate::error::BoxError;
 
 /// Makes a body a second time, or says that it cannot.
@@ -107,15 +109,4 @@ impl<B, P: Replay<B>> Replay<B> for IdempotentOnly<P> {
     fn take_over(&self, spare: &mut B) -> bool {
         self.0.take_over(spare)
     }
-}
-
-/// The whole request again.
-pub(crate) fn spare<B>(policy: &impl Replay<B>, request: &Request<B>) -> Option<Request<B>> {
-    let mut spare = Request::new(policy.replay(request)?);
-    *spare.method_mut() = request.method().clone();
-    *spare.uri_mut() = request.uri().clone();
-    *spare.version_mut() = request.version();
-    *spare.headers_mut() = request.headers().clone();
-    *spare.extensions_mut() = request.extensions().clone();
-    Some(spare)
 }

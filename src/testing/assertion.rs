@@ -3,17 +3,12 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use ecdsa::signature::Verifier as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use p256::{
-    Sec1Point,
-    ecdsa::{Signature, VerifyingKey},
-};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::{client::Credential, expiring::Expiring, tokens::object};
-use crate::DpopKey;
+use crate::{DpopKey, proof::verify_jws};
 
 /// How far ahead an assertion may end, in seconds. RFC 7523 leaves it to the server; the FAPI 2.0 Security
 /// Profile and others in the field allow a few minutes.
@@ -25,7 +20,7 @@ const MAX_AHEAD: f64 = 10.0;
 /// A JWT whose signature was not looked at yet.
 pub(super) struct Assertion<'a> {
     signed: &'a str,
-    signature: Vec<u8>,
+    signature: &'a str,
     header: Map<String, Value>,
     claims: Map<String, Value>,
 }
@@ -37,7 +32,7 @@ impl<'a> Assertion<'a> {
             let (header, claims) = signed.split_once('.')?;
             Some(Self {
                 signed,
-                signature: BASE64URL.decode(signature).ok()?,
+                signature,
                 header: object(header)?,
                 claims: object(claims)?,
             })
@@ -62,11 +57,12 @@ impl<'a> Assertion<'a> {
         }
     }
 
-    /// ES256 by a key, HS256 by a secret: never one where the other is asked for (RFC 8725, section 3.1).
+    /// By a key with the key's algorithm, by a secret with HS256: never one where the other is asked for (RFC 8725,
+    /// section 3.1).
     pub(super) fn check_signature(&self, credential: &Credential) -> Result<(), &'static str> {
         let (algorithm, right) = match credential {
             Credential::None => return Err("a public client has nothing to sign assertions with"),
-            Credential::Key(key) => ("ES256", self.is_signed_by(key)),
+            Credential::Key(key) => (key.algorithm().as_str(), self.is_signed_by(key)),
             Credential::Secret(secret) => ("HS256", self.is_signed_with(secret)),
         };
         if self.header.contains_key("crit") {
@@ -74,7 +70,7 @@ impl<'a> Assertion<'a> {
         }
         if self.header.get("alg").and_then(Value::as_str) != Some(algorithm) {
             return Err(
-                "the assertion's `alg` is not the one for a key (ES256) or a secret (HS256)",
+                "the assertion's `alg` is not the one of the client's key, or for a secret (HS256)",
             );
         }
         if !right {
@@ -84,11 +80,8 @@ impl<'a> Assertion<'a> {
     }
 
     fn is_signed_by(&self, key: &DpopKey) -> bool {
-        let signature = Signature::from_slice(&self.signature);
-        let (Some(key), Ok(signature)) = (verifying_key(key), signature) else {
-            return false;
-        };
-        key.verify(self.signed.as_bytes(), &signature).is_ok()
+        let jwk = serde_json::from_str(key.public_jwk());
+        jwk.is_ok_and(|jwk| verify_jws(key.algorithm(), &jwk, self.signed, self.signature).is_ok())
     }
 
     fn is_signed_with(&self, secret: &str) -> bool {
@@ -96,7 +89,8 @@ impl<'a> Assertion<'a> {
             return false;
         };
         let mac = mac.chain_update(self.signed);
-        mac.verify_slice(&self.signature).is_ok()
+        let signature = BASE64URL.decode(self.signature);
+        signature.is_ok_and(|signature| mac.verify_slice(&signature).is_ok())
     }
 
     /// Whether `aud` is the first of these names as one string; unless `strict`, it may be any of them, and
@@ -133,17 +127,6 @@ impl<'a> Assertion<'a> {
         }
         Duration::try_from_secs_f64(exp).map_err(|_| "the assertion's `exp` is no time")
     }
-}
-
-fn verifying_key(key: &DpopKey) -> Option<VerifyingKey> {
-    let jwk: Value = serde_json::from_str(key.public_jwk()).ok()?;
-    let coordinate = |name: &str| -> Option<[u8; 32]> {
-        let text = jwk.get(name)?.as_str()?;
-        BASE64URL.decode(text).ok()?.try_into().ok()
-    };
-    let (x, y) = (coordinate("x")?, coordinate("y")?);
-    let point = Sec1Point::from_affine_coordinates(&x.into(), &y.into(), false);
-    VerifyingKey::from_sec1_point(&point).ok()
 }
 
 /// What an assertion is for: one that was used for this may still be used for that.

@@ -50,8 +50,9 @@
 //! proof for `localhost` is one for another server.
 //!
 //! By both: exactly one `DPoP` header with a proof that [`Check`](crate::proof::Check) accepts for the method
-//! and the URL of the request; it is at most 60 s old and 10 s ahead of the server's clock; its `jti` was
-//! never used with this key before; its nonce is what [`Nonces`] ask for. With [`Nonces::off`] it has none.
+//! and the URL of the request; it is signed with ES256, or, with the feature `aws-lc-rs`, with another of the
+//! [algorithms](Profile::algorithms) of the server's [`Profile`]; it is at most 60 s old and 10 s ahead of the server's
+//! clock; its `jti` was never used with this key before; its nonce is what [`Nonces`] ask for. With [`Nonces::off`] it has none.
 //!
 //! ## By the authorization server
 //!
@@ -67,9 +68,10 @@
 //! | `/jwks` | the key of [signed](TokenFormat::Signed) tokens | GET | none | none |
 //!
 //! A client authenticates by `client_secret_basic`, `client_secret_post`, `client_secret_jwt` (HS256),
-//! `private_key_jwt` (ES256), or, if it is public, by its id alone. An assertion is good for one request, even
-//! if that is answered with a nonce challenge; it must end within five minutes, and be for the issuer, or what
-//! else [`strict_assertion_audience`](AuthorizationServer::strict_assertion_audience) leaves.
+//! `private_key_jwt` (with the algorithm of its [key](crate::DpopKey::algorithm): ES256, or with the feature `aws-lc-rs`
+//! any), or, if it is public, by its id alone. An assertion is good for one request, even if that is answered with a nonce
+//! challenge; it must end within five minutes, and be for the issuer, or what else
+//! [`strict_assertion_audience`](AuthorizationServer::strict_assertion_audience) leaves.
 //!
 //! By all endpoints that take a POST, in this order, after which their own follow:
 //!

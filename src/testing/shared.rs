@@ -272,8 +272,10 @@ impl Shared {
         };
         let mut state = lock(&self.state);
         let now = state.now();
-        let mut check =
-            Check::new(&head.method, &url, now.as_secs()).same_target(rules.same_target);
+        let algorithms = rules.verified_algorithms();
+        let mut check = Check::new(&head.method, &url, now.as_secs())
+            .accepting(&algorithms)
+            .same_target(rules.same_target);
         check = match rules.nonce_for_iat {
             true => check.window(Duration::MAX, Duration::MAX),
             false => check.window(rules.max_age, rules.max_ahead),

@@ -79,7 +79,7 @@ impl TokenClient {
         let prover = Arc::clone(dpop.prover());
         request.check(&prover)?;
         if let Some(origin) = audience.first_insecure() {
-            prover.check_secure(origin.as_str(), false)?;
+            prover.check_secure(origin)?;
         }
         let held = request.held(&prover).map(tokio::sync::Mutex::new);
         Ok(Self {

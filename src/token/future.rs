@@ -20,7 +20,7 @@ use crate::{
     challenge,
     error::{BoxError, Error, Kind},
     event::{self, Cause},
-    replay::{Replay, spare},
+    replay::{Replay, Spare},
 };
 
 pin_project! {
@@ -52,7 +52,7 @@ struct Sent<S, B, R> {
     service: S,
     stack: Stack<R>,
     token: AccessToken,
-    spare: Option<Request<B>>,
+    spare: Option<Spare<B>>,
 }
 
 /// What a request needs to know, besides the service below.
@@ -89,7 +89,7 @@ where
         S: Clone,
         R: Replay<B>,
     {
-        let spare = spare(&stack.replay, &request);
+        let spare = Spare::new(&stack.replay, &request, request.extensions().clone());
         let handle = token.for_request(stack.cache.issuer(), &stack.dpop_below, Budget::FULL);
         request.extensions_mut().insert(handle);
         let future = service.call(request);
@@ -190,7 +190,8 @@ where
         mut response: Response<ResBody>,
     ) -> Result<Answer<Response<ResBody>>, BoxError> {
         let budget = self.stack.read(&mut response, &self.token, Budget::FULL)?;
-        Ok(match (budget, self.spare) {
+        let again = || self.spare.map(Spare::into_request);
+        Ok(match (budget, budget.and_then(|_| again())) {
             (Some(budget), Some(again)) if self.stack.is_whole(&again) => {
                 let wish = Wish::better_than(self.token, response, budget);
                 Answer::Renew(Box::pin(self.stack.fetch_and_send(
@@ -259,14 +260,16 @@ impl<R> Stack<R> {
                 (Err(_), Some(response)) => return Ok(response),
                 (Err(error), None) => return Err(error.into()),
             };
-            let spare = spare(&self.replay, &request);
+            let spare = Spare::new(&self.replay, &request, request.extensions().clone());
             let handle = token.for_request(self.cache.issuer(), &self.dpop_below, wish.budget);
             request.extensions_mut().insert(handle);
             poll_fn(|cx| service.poll_ready(cx))
                 .await
                 .map_err(Into::into)?;
             let mut response = service.call(request).await.map_err(Into::into)?;
-            match (self.read(&mut response, &token, wish.budget)?, spare) {
+            let budget = self.read(&mut response, &token, wish.budget)?;
+            let again = || spare.map(Spare::into_request);
+            match (budget, budget.and_then(|_| again())) {
                 (Some(budget), Some(again)) if self.is_whole(&again) => {
                     request = again;
                     wish = Wish::better_than(token, response, budget);

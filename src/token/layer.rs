@@ -115,7 +115,7 @@ impl<R> TokenLayer<R> {
     /// [`Error::is_sign`]: the token request could not be signed. [`Error::is_config`], [`Error::is_insecure_http`] and
     /// [`Error::is_other_key`]: what was found at fault only now, in the server's metadata or in the store.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
-        self.cache(None)?.wait(&Ask::default()).await
+        self.tokens.partitions.own().wait(&Ask::default()).await
     }
 
     /// The same for requests with these [`TokenParameters`].
@@ -151,8 +151,8 @@ impl<R> TokenLayer<R> {
         };
         // A token that the caller brought for this origin is the caller's choice, and the caller's to renew.
         let own = request.extensions().get::<AccessToken>();
-        let own = own.is_some_and(|own| own.audience().allows(target.origin()));
-        Ok(!own && self.audience.allows(target.origin()))
+        let own = own.is_some_and(|own| own.audience().allows(&target));
+        Ok(!own && self.audience.allows(&target))
     }
 
     /// The token for a request, taking along what the request asks for.

@@ -34,6 +34,10 @@ impl Partitions {
         }
     }
 
+    pub(super) fn own(&self) -> &Cache {
+        &self.own
+    }
+
     /// `make` is somebody else's code as little as this is: it puts handles together.
     pub(super) fn get(
         &self,

@@ -21,9 +21,9 @@ const RESERVED: [&str; 8] = ["iss", "sub", "aud", "exp", "iat", "nbf", "jti", "c
 /// knows: `private_key_jwt` (RFC 7523, section 2.2; OpenID Connect Core 1.0, section 9).
 ///
 /// An assertion is made for every attempt: with a new `jti`, dated by the server's clock as far as that is known, and
-/// good for 60 s. It is signed with the key's [algorithm](DpopKey::algorithm). `iss` and `sub` are the client's id, and
-/// `aud` is the authorization server's issuer identifier, as one text, as FAPI 2.0 (section 5.3.3.1) asks: from
-/// metadata, or else from [`audience`](Self::audience).
+/// good for 60 s. It is signed with the key's [algorithm](DpopKey::algorithm), be it ES256 or what a key by `AwsLcRs` has.
+/// `iss` and `sub` are the client's id, and `aud` is the authorization server's issuer identifier, as one text, as FAPI
+/// 2.0 (section 5.3.3.1) asks: from metadata, or else from [`audience`](Self::audience).
 ///
 /// ```
 /// use tower_dpop::{DpopKey, PrivateKeyJwt};
@@ -173,7 +173,7 @@ impl PrivateKeyJwt {
         let signature = self.key.sign(input.as_bytes()).map_err(|error| {
             Error::with_source(Kind::Sign, "the client assertion was not signed", error)
         })?;
-        Ok(signed(input, signature.as_ref()))
+        Ok(signed(input, &signature))
     }
 
     fn audience_of<'a>(&'a self, request: &AuthenticationContext<'a>) -> Result<&'a str, Error> {

@@ -77,7 +77,7 @@ fn canonical(url: &str) -> Cow<'_, str> {
     if let Ok(uri) = url.parse::<Uri>()
         && let Ok(target) = Target::new(&uri, None)
     {
-        return target.htu().to_owned().into();
+        return target.to_string().into();
     }
     match url.split_once(':') {
         Some((scheme, rest)) => format!("{}:{rest}", scheme.to_ascii_lowercase()).into(),

@@ -168,10 +168,10 @@ impl Discovery {
         ResBody::Data: Send,
         ResBody::Error: Into<BoxError>,
     {
-        let (_, target) =
+        let (uri, origin) =
             url::issuer(&issuer, plain).map_err(|flaw| flaw.config("the issuer", &issuer))?;
         Ok(Self(Arc::new(Inner {
-            places: places::places(&target)?.into(),
+            places: places::places(&uri, &origin)?.into(),
             issuer,
             plain,
             client: Arc::new(Client::new(client)),

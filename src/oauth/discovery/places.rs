@@ -2,7 +2,10 @@
 
 use http::Uri;
 
-use crate::{error::Error, origin::Target};
+use crate::{
+    error::Error,
+    origin::{self, Origin},
+};
 
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
@@ -10,8 +13,8 @@ const OPENID: &str = "/.well-known/openid-configuration";
 /// Where the metadata of an issuer may be, in the order in which they are asked for: where RFC 8414 puts them, then
 /// where OpenID does; then each with the other's way to put them (RFC 8414, section 5), as servers exist that mixed
 /// the two.
-pub(super) fn places(issuer: &Target) -> Result<Vec<Uri>, Error> {
-    let (origin, path) = (issuer.origin(), issuer.path());
+pub(super) fn places(issuer: &Uri, origin: &Origin) -> Result<Vec<Uri>, Error> {
+    let path = origin::path(issuer);
     // Both ways say that a slash at its end is left out.
     let path = path.strip_suffix('/').unwrap_or(path);
     let mut places = vec![

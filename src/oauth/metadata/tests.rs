@@ -65,7 +65,10 @@ fn c27_an_algorithm_that_the_server_does_not_list_is_refused() {
     };
     let unknown = ServerMetadata::new(ISSUER);
     for fits in [unknown, with(&["ES256"]), with(&["EdDSA", "ES256", "x"])] {
-        assert!(fits.check_algorithm(Algorithm::Es256).is_ok());
+        assert!(
+            fits.check_algorithm(Algorithm::Es256, &[Algorithm::Es256])
+                .is_ok()
+        );
     }
     for (theirs, shown) in [
         (&["RS256", "EdDSA"][..], "RS256, EdDSA"),
@@ -77,7 +80,7 @@ fn c27_an_algorithm_that_the_server_does_not_list_is_refused() {
         (&["a\r\nb"], "a??b"),
     ] {
         let error = with(theirs)
-            .check_algorithm(Algorithm::Es256)
+            .check_algorithm(Algorithm::Es256, &[Algorithm::Es256])
             .expect_err("refused");
         assert!(error.is_algorithm() && error.is_permanent(), "{error}");
         let text = error.to_string();
@@ -86,7 +89,29 @@ fn c27_an_algorithm_that_the_server_does_not_list_is_refused() {
             "{text}"
         );
     }
-    let many = with(&["x"; 1000]).check_algorithm(Algorithm::Es256);
+    // A key with another algorithm that fits.
+    let listed = with(&["EdDSA", "RS256"]);
+    for (own, other) in [(Algorithm::Ed25519, "EdDSA"), (Algorithm::Ps256, "RS256")] {
+        let text = listed
+            .check_algorithm(own, &[own, Algorithm::named(other).unwrap()])
+            .expect_err("refused")
+            .to_string();
+        let advice = format!("`DpopKey::with_algorithm` lets the same key sign with {other}");
+        assert!(text.contains(&advice), "{text}");
+    }
+    let none =
+        with(&["ES256"]).check_algorithm(Algorithm::EdDsa, &[Algorithm::EdDsa, Algorithm::Ed25519]);
+    assert!(
+        !none
+            .expect_err("refused")
+            .to_string()
+            .contains("with_algorithm")
+    );
+    // A key that is for PSS alone.
+    let pss = listed.check_algorithm(Algorithm::Ps256, &[Algorithm::Ps256]);
+    let text = pss.expect_err("refused").to_string();
+    assert!(!text.contains("with_algorithm"), "{text}");
+    let many = with(&["x"; 1000]).check_algorithm(Algorithm::Es256, &[Algorithm::Es256]);
     assert!(many.expect_err("refused").to_string().len() < 600);
 }
 

@@ -11,6 +11,7 @@ use super::{
     },
     authorize, device, introspect, keys, par, revoke,
 };
+use crate::proof::VERIFIED;
 
 pub(in crate::testing) const OAUTH_PATH: &str = "/.well-known/oauth-authorization-server";
 pub(in crate::testing) const OPENID_PATH: &str = "/.well-known/openid-configuration";
@@ -50,7 +51,9 @@ fn truth(issuer: &Issuer, state: &State) -> Vec<(&'static str, Value)> {
         "private_key_jwt",
     ];
     let methods = [&["none"], &secrets[..]].concat();
-    let algorithms = json!(["ES256", "HS256"]);
+    // Of assertions.
+    let by_keys = VERIFIED.iter().map(|algorithm| algorithm.as_str());
+    let algorithms: Value = by_keys.chain(["HS256"]).collect();
     vec![
         ("issuer", json!(issuer.name())),
         ("authorization_endpoint", url(authorize::PATH)),

@@ -38,8 +38,9 @@ pub(super) use self::{
 /// configuration. Servers change, and most of this can be configured. A client that passes here may still fail
 /// there: test against the server itself before you rely on it.
 ///
-/// Proofs are checked for ES256 alone, whatever [`algorithms`](Self::algorithms) lists, and at both servers the
-/// `typ`, the signature, `htm` and `ath` are held to the RFC.
+/// At both servers the `typ`, the `jwk`, the signature, `htm` and `ath` are held to the RFC. Of the
+/// [`algorithms`](Self::algorithms) those can be checked that are an [`Algorithm`](crate::Algorithm): with the feature
+/// `aws-lc-rs`, and ES256 alone without it. A proof with any other is refused, listed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Profile {
@@ -200,6 +201,8 @@ pub enum Profile {
 impl Profile {
     /// The algorithms for proofs that the resource server names in `algs` and as
     /// `dpop_signing_alg_values_supported` (RFC 9449, section 7.1; RFC 9728, section 2).
+    ///
+    /// They are the server's own, by any feature: more than the embedded one can check.
     #[must_use]
     pub fn algorithms(self) -> &'static [&'static str] {
         self.rules().resource.proof.algorithms

@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::{
-    proof::{MAX_AGE, MAX_AHEAD, same_target},
+    Algorithm,
+    proof::{MAX_AGE, MAX_AHEAD, VERIFIED, same_target},
     testing::{Nonces, TokenFormat, shared::Fault},
 };
 
@@ -55,7 +56,7 @@ pub(in crate::testing) struct ResourceRules {
 /// How proofs are checked.
 #[derive(Clone, Copy)]
 pub(in crate::testing) struct ProofRules {
-    /// As `algs` and `dpop_signing_alg_values_supported` tell them. What is checked is ES256 alone.
+    /// As `algs` and `dpop_signing_alg_values_supported` tell them: those of the server, which may be more than can be checked.
     pub(in crate::testing) algorithms: &'static [&'static str],
     pub(in crate::testing) max_age: Duration,
     pub(in crate::testing) max_ahead: Duration,
@@ -165,6 +166,12 @@ impl ProofRules {
         replay: Replay::RFC,
         ignores_stray_nonces: false,
     };
+
+    /// Those of the server's algorithms that can be checked.
+    pub(in crate::testing) fn verified_algorithms(&self) -> Vec<Algorithm> {
+        let listed = |one: &&Algorithm| self.algorithms.contains(&one.as_str());
+        VERIFIED.iter().filter(listed).copied().collect()
+    }
 }
 
 impl Replay {

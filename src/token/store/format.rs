@@ -6,7 +6,8 @@
 //! ```
 //!
 //! (in one line). `scope` and `key` may be missing; `"answer":"lost"` says that the refresh token was sent, and what
-//! became of it is not known. Members that are not known are passed over.
+//! became of it is not known. `"signer":"aws-lc-rs"` says that the key came by `AwsLcRs`, and `alg` what it signs with, if
+//! that is not ES256. Members that are not known are passed over.
 
 use zeroize::Zeroizing;
 
@@ -14,7 +15,7 @@ use super::StoredGrant;
 use crate::{
     error::{Error, Kind},
     json::{Members, TEXT_FACTOR, push_text, text},
-    key::DpopKey,
+    key::{Algorithm, DpopKey},
 };
 
 /// Bytes of a stored grant. A large one has a few KiB; more is a wrong path or somebody else's row.
@@ -27,6 +28,10 @@ const VERSION: u64 = 1;
 /// The member that says what became of the refresh token, and its only value.
 const ANSWER: &str = "answer";
 const LOST: &str = "lost";
+
+/// The members that say what signs with the key, and by what algorithm.
+const SIGNER: &str = "signer";
+const ALGORITHM: &str = "alg";
 
 /// How each one begins, so that it is recognised whatever became of its end.
 pub(super) const HEAD: &[u8] = br#"{"tower_dpop_grant":1,"#;
@@ -46,13 +51,19 @@ pub(super) fn write(grant: &StoredGrant) -> Result<Zeroizing<String>, Error> {
         ));
     }
     // A key that cannot leave its place is found again by its thumbprint.
-    let key = grant.key.as_ref().and_then(|key| key.to_pkcs8_pem().ok());
+    let pem = grant.key.as_ref().and_then(|key| key.to_pkcs8_pem().ok());
+    let key = grant.key.as_ref().filter(|_| pem.is_some());
+    let algorithm = key
+        .map(DpopKey::algorithm)
+        .filter(|algorithm| *algorithm != Algorithm::Es256);
     let members = [
         ("authorization_server", Some(&*grant.authorization_server)),
         ("client_id", Some(&grant.client_id)),
         ("scope", grant.scope.as_deref()),
         ("jkt", Some(&grant.thumbprint)),
-        ("key", key.as_ref().map(|key| key.as_str())),
+        ("key", pem.as_ref().map(|pem| pem.as_str())),
+        (SIGNER, key.and_then(DpopKey::signer_name)),
+        (ALGORITHM, algorithm.map(Algorithm::as_str)),
         ("refresh_token", Some(&grant.refresh_token)),
         (ANSWER, grant.uncertain.then_some(LOST)),
     ];
@@ -107,10 +118,10 @@ pub(super) fn read(json: &[u8]) -> Result<StoredGrant, Error> {
     if !is_thumbprint(&thumbprint) {
         return Err(damaged("its `jkt` is no thumbprint"));
     }
-    let key = optional(&members, "key")?.map(|key| DpopKey::from_bytes(key.as_bytes(), None));
-    let key = key
-        .transpose()
-        .map_err(|error| damaged(&format!("its `key` cannot be used: {error}")))?;
+    let key = match optional(&members, "key")? {
+        None => None,
+        Some(pem) => Some(key(&members, &pem)?),
+    };
     if let Some(key) = key.as_ref().filter(|key| key.thumbprint() != *thumbprint) {
         return Err(Error::new(
             Kind::OtherKey,
@@ -135,6 +146,30 @@ pub(super) fn read(json: &[u8]) -> Result<StoredGrant, Error> {
         scope: optional(&members, "scope")?.map(|scope| scope.to_string()),
         uncertain: optional(&members, ANSWER)?.is_some_and(|answer| *answer == LOST),
     })
+}
+
+fn key(members: &Members<'_>, pem: &str) -> Result<DpopKey, Error> {
+    let signer = optional(members, SIGNER)?;
+    let algorithm = optional(members, ALGORITHM)?;
+    let [signer, algorithm] =
+        [&signer, &algorithm].map(|text| text.as_ref().map(|text| text.as_str()));
+    // It may be in order, and no reason to give it up.
+    let of_another = |error| {
+        store(format!(
+            "a stored grant of a key with another signer, which cannot be used by this program: {error}"
+        ))
+    };
+    let key = DpopKey::restore(pem, signer).map_err(|error| match signer {
+        Some(name) if !DpopKey::has_signer(name) => of_another(error),
+        _ => damaged(&format!("its `key` cannot be used: {error}")),
+    })?;
+    let Some(name) = algorithm else {
+        return Ok(key);
+    };
+    Algorithm::named(name)
+        .ok_or_else(|| Error::key("it is for an algorithm that is not known"))
+        .and_then(|algorithm| key.with_algorithm(algorithm))
+        .map_err(of_another)
 }
 
 fn needed(members: &Members<'_>, name: &str) -> Result<Zeroizing<String>, Error> {

@@ -181,8 +181,11 @@ impl StoredGrant {
         Self { uncertain, ..self }
     }
 
-    /// The key that the grant is bound to. None if it could not be kept with it, since it cannot leave its place:
-    /// then the [`thumbprint`](Self::thumbprint) says which one is needed.
+    /// The key that the grant is bound to, with the signer and the algorithm that it had when it was stored. (A P-256 key
+    /// by `AwsLcRs` is slower in a program that is built without that, and the same; others cannot be read there.)
+    ///
+    /// None if it could not be kept with the grant, since it cannot leave its place, as that of
+    /// [a signer of one's own](DpopKey::from_signer): then the [`thumbprint`](Self::thumbprint) says which one is needed.
     #[must_use]
     pub fn key(&self) -> Option<&DpopKey> {
         self.key.as_ref()
