@@ -170,7 +170,7 @@ async fn run(side: Side, end: Instant) -> String {
 
 /// The crate with the version that was built, by the lock file.
 fn version(name: &str) -> String {
-    let lock = include_str!("../Cargo.lock");
+    let lock = include_str!("../../Cargo.lock");
     let version = lock
         .split_once(&format!("name = \"{name}\"\nversion = \""))
         .and_then(|(_, rest)| rest.split_once('"'));
