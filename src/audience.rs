@@ -62,16 +62,16 @@ impl Audience {
     /// The origin of a target, if it is one of these.
     pub(crate) fn find(&self, target: &Target<'_>) -> Option<Origin> {
         match &self.0 {
-            Allowed::Origins(origins) => {
-                let at = origins.binary_search_by(|origin| origin.parts().cmp(&target.origin()));
-                Some(origins.get(at.ok()?)?.clone())
-            }
-            Allowed::AnyHttps => (target.origin().0 == "https").then(|| target.to_origin()),
+            Allowed::Origins(origins) => listed(origins, target).cloned(),
+            Allowed::AnyHttps => self.allows(target).then(|| target.to_origin()),
         }
     }
 
     pub(crate) fn allows(&self, target: &Target<'_>) -> bool {
-        self.find(target).is_some()
+        match &self.0 {
+            Allowed::Origins(origins) => listed(origins, target).is_some(),
+            Allowed::AnyHttps => target.origin().0 == "https",
+        }
     }
 
     /// The first listed origin that plain http would carry the token to.
@@ -81,6 +81,11 @@ impl Audience {
             Allowed::AnyHttps => None,
         }
     }
+}
+
+fn listed<'a>(origins: &'a [Origin], target: &Target<'_>) -> Option<&'a Origin> {
+    let at = origins.binary_search_by(|origin| origin.parts().cmp(&target.origin()));
+    origins.get(at.ok()?)
 }
 
 impl fmt::Debug for Audience {

@@ -94,9 +94,7 @@ impl Slot {
 impl NonceStore {
     pub(crate) fn get(&self, thumbprint: &str, origin: &str, role: Role) -> Option<Nonce> {
         let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let slots = nonces.by_origin.get(origin)?;
-        let slot = slots.iter().find(|slot| slot.is_for(thumbprint, role))?;
-        Some(slot.nonce.clone())
+        Some(nonces.slot(thumbprint, origin, role)?.nonce.clone())
     }
 
     /// Forgets a nonce, unless it was replaced meanwhile.
@@ -117,10 +115,8 @@ impl NonceStore {
     /// takes no lock which keeps others out.
     fn is_news(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: &Nonce) -> bool {
         let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let slots = nonces.by_origin.get(origin).into_iter().flatten();
-        let known = slots.filter(|slot| slot.is_for(thumbprint, role) && slot.nonce == *nonce);
-        let mut young = known.filter(|slot| nonces.learned - slot.learned < YOUNG);
-        young.next().is_none()
+        let last = nonces.slot(thumbprint, origin.as_str(), role);
+        !last.is_some_and(|slot| slot.nonce == *nonce && nonces.learned - slot.learned < YOUNG)
     }
 
     fn keep(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: Nonce) {
@@ -154,6 +150,11 @@ impl NonceStore {
 }
 
 impl Nonces {
+    fn slot(&self, thumbprint: &str, origin: &str, role: Role) -> Option<&Slot> {
+        let mut slots = self.by_origin.get(origin)?.iter();
+        slots.find(|slot| slot.is_for(thumbprint, role))
+    }
+
     fn forget_oldest(&mut self) {
         if let Some((learned, origin)) = self.in_order.pop_first() {
             self.remove(origin.as_str(), |slot| slot.learned == learned);

@@ -12,7 +12,7 @@ use ::aws_lc_rs::{
     },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use p256::ecdsa::SigningKey;
+use p256::ecdsa::{SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
 use self::pair::{AwsLc, Pair};
@@ -21,7 +21,7 @@ use super::{
     algorithm::Algorithm,
     load,
     private::{Ed25519, Private, Rsa},
-    public::ec_jwk,
+    public::{ed25519_jwk, p256_jwk, rsa_bits, rsa_jwk},
     refuse,
     signer::Signer as _,
 };
@@ -144,18 +144,14 @@ fn p256(key: &SigningKey) -> Result<DpopKey, Error> {
 }
 
 fn p256_pair(pair: EcdsaKeyPair) -> Result<DpopKey, Error> {
-    // 4, and both coordinates (SEC1, section 2.3.3).
-    let (x, y) = match pair.public_key().as_ref() {
-        [4, point @ ..] if point.len() == 64 => point.split_at(32),
-        _ => return Err(refuse("a P-256 key without its point")),
-    };
-    let jwk = ec_jwk(&URL_SAFE_NO_PAD.encode(x), &URL_SAFE_NO_PAD.encode(y));
-    warmed_up(Pair::P256(pair), Algorithm::Es256, jwk)
+    let public = VerifyingKey::from_sec1_bytes(pair.public_key().as_ref())
+        .map_err(|_| refuse("a P-256 key without its point"))?;
+    warmed_up(Pair::P256(pair), Algorithm::Es256, p256_jwk(&public))
 }
 
 fn rsa(key: Rsa) -> Result<DpopKey, Error> {
     let [n, e, d, p, q, dp, dq, qi] = &key.numbers;
-    let bits = n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
+    let bits = rsa_bits(n);
     if !RSA_BITS.contains(&bits) {
         return Err(Error::key(format!(
             "an RSA key of {bits} bits: needed are {} to {}",
@@ -183,11 +179,7 @@ fn rsa(key: Rsa) -> Result<DpopKey, Error> {
             "an RSA key whose numbers do not belong together: it is damaged, or beside a public key that is not its own",
         )
     })?;
-    let jwk = format!(
-        r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#,
-        URL_SAFE_NO_PAD.encode(e),
-        URL_SAFE_NO_PAD.encode(n)
-    );
+    let jwk = rsa_jwk(&URL_SAFE_NO_PAD.encode(n), &URL_SAFE_NO_PAD.encode(e));
     let algorithm = key.algorithm.unwrap_or(Algorithm::Ps256);
     warmed_up(Pair::Rsa(pair, key.pss_only), algorithm, jwk)
 }
@@ -200,8 +192,7 @@ fn ed25519(key: &Ed25519) -> Result<DpopKey, Error> {
             "a private key beside a public key that is not its own",
         ));
     }
-    let x = URL_SAFE_NO_PAD.encode(public);
-    let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+    let jwk = ed25519_jwk(&URL_SAFE_NO_PAD.encode(public));
     let algorithm = key.algorithm.unwrap_or(Algorithm::Ed25519);
     warmed_up(Pair::Ed25519(pair), algorithm, jwk)
 }

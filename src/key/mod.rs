@@ -27,6 +27,8 @@ use crate::error::{Error, Kind};
 
 #[cfg(any(feature = "aws-lc-rs", feature = "fips"))]
 pub use self::aws_lc_rs::AwsLcRs;
+#[cfg(any(feature = "aws-lc-rs", feature = "fips"))]
+pub(crate) use self::public::{ed25519_jwk, rsa_bits, rsa_jwk};
 pub use self::{algorithm::Algorithm, signer::Es256Signer};
 use self::{
     private::Private,

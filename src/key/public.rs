@@ -42,6 +42,24 @@ pub(crate) fn ec_jwk(x: &str, y: &str) -> String {
     format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#)
 }
 
+/// The same of an RSA key.
+#[cfg(any(feature = "aws-lc-rs", feature = "fips"))]
+pub(crate) fn rsa_jwk(n: &str, e: &str) -> String {
+    format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#)
+}
+
+/// The same of an Ed25519 key.
+#[cfg(any(feature = "aws-lc-rs", feature = "fips"))]
+pub(crate) fn ed25519_jwk(x: &str) -> String {
+    format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)
+}
+
+/// How long the modulus of an RSA key is, which begins with no zero byte.
+#[cfg(any(feature = "aws-lc-rs", feature = "fips"))]
+pub(crate) fn rsa_bits(n: &[u8]) -> usize {
+    n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize)
+}
+
 /// The thumbprint of a public JWK that has the required members and no others, in their order.
 pub(crate) fn thumbprint(jwk: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(jwk))

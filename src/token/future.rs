@@ -190,8 +190,8 @@ where
         mut response: Response<ResBody>,
     ) -> Result<Answer<Response<ResBody>>, BoxError> {
         let budget = self.stack.read(&mut response, &self.token, Budget::FULL)?;
-        let again = || self.spare.map(Spare::into_request);
-        Ok(match (budget, budget.and_then(|_| again())) {
+        let again = budget.and(self.spare).map(Spare::into_request);
+        Ok(match (budget, again) {
             (Some(budget), Some(again)) if self.stack.is_whole(&again) => {
                 let wish = Wish::better_than(self.token, response, budget);
                 Answer::Renew(Box::pin(self.stack.fetch_and_send(
@@ -268,8 +268,7 @@ impl<R> Stack<R> {
                 .map_err(Into::into)?;
             let mut response = service.call(request).await.map_err(Into::into)?;
             let budget = self.read(&mut response, &token, wish.budget)?;
-            let again = || spare.map(Spare::into_request);
-            match (budget, budget.and_then(|_| again())) {
+            match (budget, budget.and(spare).map(Spare::into_request)) {
                 (Some(budget), Some(again)) if self.is_whole(&again) => {
                     request = again;
                     wish = Wish::better_than(token, response, budget);

@@ -3,6 +3,7 @@
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 
 use super::{WRONG_SIGNATURE, bytes32};
+use crate::key;
 
 pub(super) fn verify<'a>(
     member: impl Fn(&str) -> Option<&'a str>,
@@ -18,7 +19,7 @@ pub(super) fn verify<'a>(
     UnparsedPublicKey::new(&ED25519, bytes)
         .verify(signed, signature)
         .map_err(|_| WRONG_SIGNATURE)?;
-    Ok(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#))
+    Ok(key::ed25519_jwk(x))
 }
 
 /// The `y` of the points whose order divides 8, little-endian and without the sign of `x`: 0, 1, p - 1, and two more. By

@@ -8,6 +8,7 @@ use aws_lc_rs::signature::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 
 use super::WRONG_SIGNATURE;
+use crate::key;
 
 pub(super) const PKCS1: RsaParameters = RSA_PKCS1_2048_8192_SHA256;
 
@@ -33,20 +34,19 @@ pub(super) fn verify<'a>(
     let no_numbers = "`n` or `e` of `jwk` is missing, is not base64url or has leading zeros";
     let (n, e) = member("n").zip(member("e")).ok_or(no_numbers)?;
     let (n_bytes, e_bytes) = number(n).zip(number(e)).ok_or(no_numbers)?;
-    let unused = n_bytes.first().map_or(0, |byte| byte.leading_zeros());
-    let bits = (n_bytes.len() * 8).saturating_sub(unused as usize);
-    if !MODULUS_BITS.contains(&bits) {
+    if !MODULUS_BITS.contains(&key::rsa_bits(&n_bytes)) {
         return Err("the RSA key in `jwk` has less than 2048 bits, or more than 8192");
     }
     let exponent = exponent(&e_bytes).filter(|e| EXPONENTS.contains(e) && e % 2 == 1);
     exponent.ok_or("`e` of `jwk` is even, less than 65537 or more than 33 bits long")?;
-    let key = RsaPublicKeyComponents {
+    let public = RsaPublicKeyComponents {
         n: n_bytes,
         e: e_bytes,
     };
-    key.verify(parameters, signed, signature)
+    public
+        .verify(parameters, signed, signature)
         .map_err(|_| WRONG_SIGNATURE)?;
-    Ok(format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#))
+    Ok(key::rsa_jwk(n, e))
 }
 
 /// A number in base64url, in as few bytes as it needs (RFC 7518, section 2).
