@@ -43,6 +43,7 @@
 //! sending has its own proof; a server refuses a proof that it saw before. Below it belongs what only
 //! carries the request: limits, logging, the client.
 
+mod attempt;
 mod body;
 mod future;
 mod layer;
@@ -50,5 +51,5 @@ mod plan;
 mod prover;
 mod service;
 
+pub(crate) use self::{attempt::SentProof, prover::Prover};
 pub use self::{body::ResponseBody, future::ResponseFuture, layer::DpopLayer, service::Dpop};
-pub(crate) use self::{future::SentProof, prover::Prover};
