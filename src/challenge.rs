@@ -87,13 +87,22 @@ impl<'a> Challenge<'a> {
     }
 }
 
-/// Whether an answer refuses a request with 401 or as gRPC does, and a challenge in it says why: a gRPC server
-/// that has nothing else to say sends its status with the headers ("trailers-only").
+/// Whether an answer refuses a request with 401 or as gRPC does, and a challenge in it says why.
 pub(crate) fn refuses<B>(response: &Response<B>, error: &str) -> bool {
+    is_unauthorized(response) && has_error(response.headers(), error)
+}
+
+/// Whether an answer refuses a request so, and does not say why. RFC 9110, section 15.5.2 asks for a challenge and RFC
+/// 6750, section 3.1 for an error in it; servers exist that send neither, or a header that nobody can read.
+pub(crate) fn gives_no_reason<B>(response: &Response<B>) -> bool {
+    let named = |challenge: &Challenge<'_>| challenge.parameter("error").is_some();
+    is_unauthorized(response) && !Challenge::all(response.headers()).iter().any(named)
+}
+
+/// A gRPC server that has nothing else to say sends its status with the headers ("trailers-only").
+fn is_unauthorized<B>(response: &Response<B>) -> bool {
     let headers = response.headers();
-    (response.status() == StatusCode::UNAUTHORIZED
-        || is_grpc(headers) && is_unauthenticated(headers))
-        && has_error(response.headers(), error)
+    response.status() == StatusCode::UNAUTHORIZED || is_grpc(headers) && is_unauthenticated(headers)
 }
 
 /// Elsewhere, neither `grpc-status` nor trailers say anything.

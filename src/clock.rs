@@ -27,6 +27,18 @@ const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 /// `Date` has no fractions.
 const DATE_STEP: Duration = Duration::from_secs(1);
 
+/// No server's window for proofs is narrower by design than a few seconds, and some are a minute wide. Who refuses
+/// without a reason and is off by more than this has most likely refused the time.
+const TELLING: Duration = Duration::from_secs(30);
+
+/// What a server said that it refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Proof,
+    /// It did not say.
+    Something,
+}
+
 /// Both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
@@ -61,6 +73,9 @@ struct Offsets {
 struct Offset {
     by: Shift,
     learned: u64,
+    /// What was gone by before it was guessed, from an answer that gave no reason. A wrong `Date` beside a refusal for
+    /// something else is not to spoil all proofs from then on.
+    before_guess: Option<Shift>,
 }
 
 /// From our clock to a server's.
@@ -125,11 +140,13 @@ impl Clock {
     /// Learns from the answer that refused a proof, which was sent at `sent`, dated `dated` and answered after
     /// `round_trip`: whether the server's clock tells another time than the proof did.
     ///
-    /// Only then: a `Date` in any other answer might be wrong and do no harm so far.
+    /// Only then: a `Date` in any other answer might be wrong and do no harm so far. Where the answer does not say what
+    /// it refused, the clocks have to be far apart.
     pub(crate) fn learn(
         &self,
         origin: &str,
         headers: &HeaderMap,
+        refused: Refused,
         sent: Now,
         dated: SystemTime,
         round_trip: Duration,
@@ -149,25 +166,46 @@ impl Clock {
         // Within what cannot be measured, two clocks agree.
         let differs = |time| Shift::between(time, theirs).size() > DATE_STEP + half;
         let offset = Shift::between(ours, theirs);
+        let telling = match refused {
+            Refused::Proof => true,
+            Refused::Something => Shift::between(proofs, theirs).size() > TELLING,
+        };
         // If the proof told the right time, it was refused for something else.
-        if offset.size() > MAX_OFFSET || !differs(proofs) {
+        if offset.size() > MAX_OFFSET || !differs(proofs) || !telling {
             return false;
         }
         // Of many requests on their way, the first refusal teaches it; the others were dated before that.
-        if differs(self.offset(origin).apply(ours)) {
-            let first = self.set(origin, offset);
+        let before = self.offset(origin);
+        if differs(before.apply(ours)) {
+            let before_guess = (refused == Refused::Something).then_some(before);
+            let first = self.set(origin, offset, before_guess);
             event::clock_corrected(origin, offset.seconds(), first);
         }
         true
     }
 
+    /// What became of a request that was sent again for a guess: whether it was a good one.
+    pub(crate) fn judge_guess(&self, origin: &str, good: bool) {
+        let mut guard = self.offsets.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(offset) = guard.by_origin.get_mut(origin)
+            && let Some(before) = offset.before_guess.take()
+            && !good
+        {
+            offset.by = before;
+        }
+    }
+
     /// Whether it is the first for this origin.
-    fn set(&self, origin: &str, by: Shift) -> bool {
+    fn set(&self, origin: &str, by: Shift, before_guess: Option<Shift>) -> bool {
         let mut guard = self.offsets.write().unwrap_or_else(PoisonError::into_inner);
         let offsets = &mut *guard;
         offsets.learned += 1;
         let learned = offsets.learned;
-        let offset = Offset { by, learned };
+        let offset = Offset {
+            by,
+            learned,
+            before_guess,
+        };
         let first = offsets.by_origin.insert(origin.into(), offset).is_none();
         if offsets.by_origin.len() > MAX_OFFSETS {
             let oldest = offsets.by_origin.iter().min_by_key(|(_, o)| o.learned);

@@ -69,7 +69,8 @@
 //! - What is good once, such as a code or a refresh token, is used once at a time, and not sent again when its answer was
 //!   lost, unless that is allowed for a refresh token. A [`GrantStore`] keeps refresh tokens past a restart.
 //! - A server whose clock differs from this machine's is found out, and its proofs dated by its clock.
-//! - Nonces are learned from every answer, kept for each key, origin and role, and never sent elsewhere.
+//! - Nonces are learned from every answer, kept for each key, origin and role, and never sent elsewhere. Those of a server
+//!   that takes each but once are used once.
 //! - A body that cannot be sent twice is not: the caller gets the server's own answer, and the next request
 //!   profits from what was learned. [`Replay`] says how bodies are made again.
 //! - A token goes to the origins of its [`Audience`] and to no other; requests to others pass untouched.

@@ -327,7 +327,7 @@ async fn round(stack: &Stack) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f43_where_each_nonce_serves_once_64_at_once_cost_one_more_send_each() {
+async fn f43_where_each_nonce_serves_once_64_at_once_cost_one_more_send_each_at_first() {
     let unused = Mutex::new(HashSet::new());
     let server = Fake::new(move |seen, n| {
         let fresh = format!("n{n}");
@@ -340,18 +340,63 @@ async fn f43_where_each_nonce_serves_once_64_at_once_cost_one_more_send_each() {
     })
     .delay(ANSWER_TAKES);
     let stack = signing(&server);
-    // In the first round nobody has a nonce; in the others all have the same one, and one gets through.
-    for extra in [IN_FLIGHT, IN_FLIGHT - 1, IN_FLIGHT - 1] {
+    // In the first round nobody has a nonce; in the others each has one that no other has.
+    for rounds in [2, 1, 1, 1] {
         let before = server.seen().len();
         // All at once, and all that were challenged once more at once: no lock is held while one waits.
-        assert_eq!(round(&stack).await, 2 * ANSWER_TAKES);
+        assert_eq!(round(&stack).await, rounds * ANSWER_TAKES);
         let seen = server.seen();
-        assert_eq!(seen.len() - before, IN_FLIGHT + extra);
+        assert_eq!(seen.len() - before, rounds as usize * IN_FLIGHT);
         // One after the other costs nothing more, and the last answer's nonce is the one that is used.
         let request = with_own_token(API);
         stack.clone().oneshot(request).await.unwrap();
         let last = format!("n{}", seen.len() - 1);
         assert_eq!(nonces(&server.seen()[seen.len()..]), some(&[&last]));
+    }
+}
+
+/// Callers that go on and on, so many requests each.
+async fn going_on(stack: &Stack, callers: usize, requests: usize) {
+    let tasks: Vec<_> = (0..callers)
+        .map(|_| {
+            let stack = stack.clone();
+            tokio::spawn(async move {
+                for _ in 0..requests {
+                    let request = with_own_token(API);
+                    assert_eq!(stack.clone().oneshot(request).await.unwrap().status(), 200);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f43_more_callers_than_before_cost_one_more_send_each_and_not_for_ever() {
+    let unused = Mutex::new(HashSet::new());
+    let server = Fake::new(move |seen, n| {
+        let fresh = format!("n{n}");
+        let mut unused = unused.lock().unwrap();
+        unused.insert(fresh.clone());
+        match seen.nonce() {
+            Some(nonce) if unused.remove(&nonce) => with_nonce(ok(), &fresh),
+            _ => nonce_challenge(&fresh),
+        }
+    });
+    // No two answers take the same time, so that requests overtake each other in every way.
+    let count = AtomicUsize::new(0);
+    let server = server.delay_by(move |_| {
+        let n = count.fetch_add(1, Ordering::Relaxed) as u64;
+        Duration::from_micros(5_000 + n.wrapping_mul(2_654_435_761) % 10_000)
+    });
+    let stack = signing(&server);
+    for callers in [8, 64, 32, 64, 1, 64] {
+        let before = server.seen().len();
+        going_on(&stack, callers, 100).await;
+        let extra = server.seen().len() - before - callers * 100;
+        assert!(extra <= 2 * callers, "{callers} callers: {extra}");
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{
-    API, Answer, Fake, Seen, a3_key, and, answer, bench,
+    API, Answer, ENDPOINT, Fake, Seen, a3_key, and, answer, bench,
     bench::{
         API2, AS, Outcome, RS, RS2, Stack, Wall, callers, herd, most_sends, ms, request, secs,
         servers, slowest, stack,
@@ -25,7 +25,7 @@ use support::{
 };
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
-use tower_dpop::{DpopLayer, TokenLayer};
+use tower_dpop::{DpopLayer, Grant, PrivateKeyJwt, Registration, TokenLayer, TokenRequest};
 use tracing::Level;
 
 /// The authorization server gives one token, and is down from then on.
@@ -404,6 +404,130 @@ async fn f33_what_tells_no_time_teaches_none() {
     }
 }
 
+/// By how much a server's time `claims` tells is off.
+fn off(claims: &Value, wall: &Wall) -> u64 {
+    claims["iat"].as_i64().unwrap().abs_diff(wall.unix())
+}
+
+const SKEWS: [(i64, bool); 6] = [
+    (600, true),
+    (-600, true),
+    (33, true),
+    (-33, true),
+    // Near enough to be right, and refused for something else.
+    (27, false),
+    (-27, false),
+];
+
+#[tokio::test(start_paused = true)]
+async fn f33_who_does_not_say_what_it_refused_teaches_the_time_if_that_is_far_off() {
+    let reasons = [
+        None,
+        Some("DPoP"),
+        Some(r#"DPoP algs="ES256""#),
+        // What nobody can read.
+        Some(r#"realm="user""#),
+        Some(r#"Bearer realm="api""#),
+    ];
+    for reason in reasons {
+        for (skew, is_found) in SKEWS {
+            let wall = Wall::new();
+            let server = wall.clone();
+            let fake = Fake::new(move |seen, _| match seen.uri.host() {
+                Some(RS) if off(&seen.claims(), &server) > 10 => {
+                    let challenge = reason.map(|reason| ("www-authenticate", reason));
+                    let date = httpdate::fmt_http_date(server.now());
+                    and(answer(401, challenge.as_slice(), ""), "date", &date)
+                }
+                _ => done(seen),
+            });
+            let (_, stack) = bench::bench(&fake, off_by(&wall, skew).layer(), request());
+            let first = callers(&stack, API, 1, Duration::ZERO).await;
+            assert_eq!(first[0].is_ok(), is_found, "{reason:?}, {skew}");
+            assert_eq!(fake.hits(RS), 1 + usize::from(is_found));
+            let before = fake.hits(RS);
+            callers(&stack, API, 10, secs(1)).await;
+            assert_eq!(fake.hits(RS), before + 10, "one send each, found or not");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f33_a_wrong_date_beside_a_refusal_for_something_else_spoils_no_proof() {
+    // A client whose clock is right, and one that had to learn the server's.
+    for skew in [0, 3_600] {
+        let wall = Wall::new();
+        let clock = wall.clone();
+        let is_away = Arc::new(AtomicBool::new(false));
+        let away = is_away.clone();
+        let fake = Fake::new(move |seen, _| match seen.uri.host() {
+            Some(RS) if away.load(Ordering::Relaxed) => {
+                let wrong = httpdate::fmt_http_date(clock.now() + secs(600));
+                and(answer(401, &[], ""), "date", &wrong)
+            }
+            Some(RS) if off(&seen.claims(), &clock) > 10 => wrong_time(seen, clock.now()),
+            _ => done(seen),
+        });
+        let (_, stack) = bench::bench(&fake, off_by(&wall, skew).layer(), request());
+        assert!(callers(&stack, API, 1, Duration::ZERO).await[0].is_ok());
+        for _ in 0..3 {
+            let before = fake.hits(RS);
+            is_away.store(true, Ordering::Relaxed);
+            let refused = callers(&stack, API, 1, Duration::ZERO).await;
+            assert_eq!(refused[0].status(), 401);
+            assert_eq!(fake.hits(RS), before + 2, "one more send, to find out");
+            is_away.store(false, Ordering::Relaxed);
+            let good = callers(&stack, API, 2, secs(1)).await;
+            assert!(good.iter().all(Outcome::is_ok));
+            assert_eq!(fake.hits(RS), before + 4, "{skew}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f33_nor_has_the_time_of_an_assertion_to_be_named() {
+    let refusals: [fn() -> Answer; 3] = [
+        || refusal("invalid_client"),
+        || answer(401, &[], ""),
+        || answer(403, &[], ""),
+    ];
+    for refuse in refusals {
+        for (skew, is_found) in SKEWS {
+            for keyed in [true, false] {
+                let wall = Wall::new();
+                let server = wall.clone();
+                let fake = Fake::new(move |seen, _| {
+                    let told = match seen.parameter("client_assertion") {
+                        Some(assertion) => support::claims(&assertion),
+                        None => seen.claims(),
+                    };
+                    match seen.uri.host() {
+                        Some(AS) if off(&told, &server) > 10 => {
+                            let date = httpdate::fmt_http_date(server.now());
+                            and(refuse(), "date", &date)
+                        }
+                        _ => done(seen),
+                    }
+                });
+                let request = match keyed {
+                    true => {
+                        let registration = Registration::new(ENDPOINT, "keyed")
+                            .private_key_jwt(PrivateKeyJwt::new(a3_key()).endpoint_as_audience());
+                        TokenRequest::new(registration, Grant::client_credentials())
+                    }
+                    // Whoever shows a secret is not refused for the time.
+                    false => request(),
+                };
+                let (_, stack) = bench::bench(&fake, off_by(&wall, skew).layer(), request);
+                let first = callers(&stack, API, 1, Duration::ZERO).await;
+                let mended = keyed && is_found;
+                assert_eq!(first[0].is_ok(), mended, "{skew}, {keyed}");
+                assert_eq!(fake.hits(AS), 1 + usize::from(mended), "{skew}, {keyed}");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn f34_a_hostile_date_moves_no_clock() {
     let year_2099 = UNIX_EPOCH + secs(4_070_908_800);
@@ -412,11 +536,18 @@ async fn f34_a_hostile_date_moves_no_clock() {
     let near = wall.now() + secs(82_800);
     for date in [year_2099, near] {
         let date = httpdate::fmt_http_date(date);
-        let refusals: [fn(&Seen) -> Answer; 6] = [
+        let refusals: [fn(&Seen) -> Answer; 7] = [
             |_| ok(),
             |_| invalid_token(),
             |seen| nonce_challenge(&format!("n{}", seen.number)),
-            |_| answer(401, &[], ""),
+            |_| {
+                answer(
+                    401,
+                    &[("www-authenticate", r#"DPoP error="insufficient_scope""#)],
+                    "",
+                )
+            },
+            |_| answer(403, &[], ""),
             |_| {
                 answer(
                     403,

@@ -10,7 +10,11 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::{plan::Plan, prover::Prover};
-use crate::{access_token::AccessToken, challenge, event, nonce::Nonce};
+use crate::{
+    access_token::AccessToken,
+    challenge, event,
+    nonce::{Nonce, Offer},
+};
 
 pin_project! {
     /// The body of an answer to [`Dpop`](super::Dpop): that of the inner service, frame by frame.
@@ -68,7 +72,7 @@ impl<B> ResponseBody<B> {
 impl Learner {
     fn learn(&self, trailers: &HeaderMap) {
         if let Some(offered) = Nonce::offered(trailers) {
-            self.prover.learn(&self.plan, &offered);
+            self.prover.learn(&self.plan, &offered, Offer::ToAll);
         }
         if !challenge::is_unauthenticated(trailers) {
             return;

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::BoxError,
     event::{Cause, Sending},
-    nonce::Nonce,
+    nonce::Taken,
     replay::Replay,
 };
 
@@ -39,7 +39,7 @@ pin_project! {
     enum State<F> {
         Calling { #[pin] future: F },
         // The answer asks for another proof; `Attempt` holds the next request.
-        Reserving { nonce: Option<Nonce>, cause: Cause },
+        Reserving { nonce: Option<Taken>, cause: Cause },
         Failed { error: Option<BoxError> },
     }
 }

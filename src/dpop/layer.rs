@@ -53,7 +53,8 @@ impl<R> DpopLayer<R> {
     ///
     /// A server whose clock differs is found out when it refuses a proof for that, by the `Date` of its answer,
     /// and proofs for it are dated by its clock from then on: a correction for this server alone, of 24 h at
-    /// the most.
+    /// the most. A refusal that gives no reason counts, too, if the `Date` beside it is more than 30 s from what the proof
+    /// said; so does that of a client which showed an assertion, since that has times of its own.
     #[must_use]
     pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Arc::make_mut(&mut self.prover).clock = Arc::new(Clock::new(now));

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, Request, header::AUTHORIZATION};
+use tokio::time::Instant;
 
 use super::{
     SentProof,
@@ -10,10 +11,10 @@ use super::{
 };
 use crate::{
     access_token::{AccessToken, ToAuthorizationServer},
-    clock::{Clock, Now, unix},
+    clock::{Clock, Now, Refused, unix},
     error::{Error, Kind},
     key::DpopKey,
-    nonce::{Nonce, NonceStore, Role},
+    nonce::{Nonce, NonceStore, Offer, Role, Taken},
     oauth::PlainHttp,
     origin::{Origin, Target},
     proof::{DPOP, Proof},
@@ -52,9 +53,21 @@ impl Prover {
     }
 
     /// Learns the time of a server that refused a proof. Whether that was wrong enough to be the reason.
-    pub(crate) fn learn_time(&self, origin: &str, headers: &HeaderMap, sent: &SentProof) -> bool {
+    pub(crate) fn learn_time(
+        &self,
+        origin: &str,
+        headers: &HeaderMap,
+        refused: Refused,
+        sent: &SentProof,
+    ) -> bool {
+        let SentProof {
+            at,
+            dated,
+            round_trip,
+            ..
+        } = *sent;
         let clock = &self.clock;
-        clock.learn(origin, headers, sent.at, sent.dated, sent.round_trip)
+        clock.learn(origin, headers, refused, at, dated, round_trip)
     }
 
     pub(crate) fn plain_http(&self) -> PlainHttp {
@@ -137,29 +150,37 @@ impl Prover {
         Ok(())
     }
 
-    pub(super) fn last_nonce(&self, plan: &Plan) -> Option<Nonce> {
+    pub(super) fn take_nonce(&self, plan: &Plan) -> Option<Taken> {
         self.nonces
-            .get(plan.key().thumbprint(), plan.origin(), plan.role())
+            .take(plan.key().thumbprint(), plan.origin(), plan.role())
     }
 
-    pub(super) fn learn(&self, plan: &Plan, nonce: &Nonce) {
-        let key = plan.key().thumbprint();
-        self.nonces
-            .learn(key, &plan.origin, plan.role(), nonce.clone());
+    pub(super) fn learn(&self, plan: &Plan, nonce: &Nonce, offer: Offer) {
+        let (key, role) = (plan.key().thumbprint(), plan.role());
+        self.nonces.learn(key, &plan.origin, role, nonce, offer);
     }
 
-    pub(super) fn forget(&self, plan: &Plan, nonce: &Nonce) {
+    /// The server asked for another nonce than this.
+    pub(super) fn outdated(&self, plan: &Plan, taken: &Taken) {
+        let (key, role) = (plan.key().thumbprint(), plan.role());
+        self.nonces.outdated(key, plan.origin(), role, taken);
+    }
+
+    /// Forgets the server's nonces, unless there is one that was learned since then.
+    pub(super) fn forget(&self, plan: &Plan, then: Instant) {
         let key = plan.key().thumbprint();
-        self.nonces.forget(key, plan.origin(), plan.role(), nonce);
+        self.nonces.forget(key, plan.origin(), plan.role(), then);
     }
 
     /// The same for whoever reads the authorization server's answers.
-    pub(crate) fn forget_authorization_servers(&self, origin: &str, nonce: &Nonce) {
-        self.nonces.forget(
-            self.key.thumbprint(),
-            origin,
-            Role::AuthorizationServer,
-            nonce,
-        );
+    pub(crate) fn forget_authorization_servers(&self, origin: &str, then: Instant) {
+        let key = self.key.thumbprint();
+        self.nonces
+            .forget(key, origin, Role::AuthorizationServer, then);
+    }
+
+    /// Whether the clock that was learned from an answer without a reason made the next one a good one.
+    pub(crate) fn judge_time(&self, origin: &str, good: bool) {
+        self.clock.judge_guess(origin, good);
     }
 }

@@ -105,6 +105,16 @@ pub(crate) fn asks_for_nonce(status: StatusCode, body: &[u8]) -> bool {
     error_code(status, body).is_some_and(|error| *error == "use_dpop_nonce")
 }
 
+/// Whether an answer says that the client could not be authenticated, or refuses it without a word: servers exist that
+/// have none for that.
+pub(crate) fn refuses_client(status: StatusCode, body: &[u8]) -> bool {
+    let error = refusal(status, body).and_then(|members| text(&members, "error"));
+    match error.as_deref() {
+        Some(error) => error == "invalid_client",
+        None => matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+    }
+}
+
 /// Whether an answer refuses the proof (RFC 9449, section 5). Servers exist that call it an
 /// `invalid_request` and tell only a reader what it is about.
 pub(crate) fn refuses_proof(status: StatusCode, body: &[u8]) -> bool {

@@ -28,7 +28,8 @@ use super::{
 };
 use crate::{
     budget::Budget,
-    challenge, clock,
+    challenge,
+    clock::{self, Refused},
     dpop::{Dpop, DpopLayer, Prover, SentProof},
     error::{BoxError, Error, Kind, never_left},
     event::{self, Cause},
@@ -162,8 +163,14 @@ impl Question<'_> {
         let found = self.registration.find(self.endpoint, self.prover).await?;
         let origin = found.origin.as_str();
         let mut budget = Budget::FULL;
+        // The clock was corrected for an answer that gave no reason. The next one tells whether that was it.
+        let mut is_guess = false;
         loop {
-            let (request, secrets) = self.request(&found).await?;
+            let Attempt {
+                request,
+                secrets,
+                dated,
+            } = self.request(&found).await?;
             poll_fn(|cx| service.poll_ready(cx))
                 .await
                 .map_err(|error| not_sent(self.endpoint, error))?;
@@ -200,18 +207,24 @@ impl Question<'_> {
                 budget.nonces -= 1;
                 continue;
             }
-            if answer::refuses_proof(status, &body)
-                && let Some(sent) = sent
-            {
-                if self.prover.learn_time(origin, &head.headers, sent) {
-                    if budget.corrections > 0 {
-                        event::sent_again(Cause::Clock);
-                        budget.corrections -= 1;
-                        continue;
-                    }
-                } else if let (None, Some(nonce)) = (&offered, &sent.nonce) {
-                    // As at a resource server: it may have stopped to give nonces.
-                    self.prover.forget_authorization_servers(origin, nonce);
+            let refused = refused(status, &body, dated);
+            if is_guess && (refused.is_some() || status.is_success()) {
+                self.prover.judge_time(origin, refused.is_none());
+            } else if let (Some(refused), Some(sent)) = (refused, sent) {
+                let may_again = budget.corrections > 0;
+                let wrong_time = (refused == Refused::Proof || may_again)
+                    && self.prover.learn_time(origin, &head.headers, refused, sent);
+                if wrong_time && may_again {
+                    event::sent_again(Cause::Clock);
+                    budget.corrections -= 1;
+                    is_guess = refused == Refused::Something;
+                    continue;
+                }
+                // As at a resource server: it may have stopped to give nonces.
+                let gave_none = offered.is_none() && sent.nonce.is_some();
+                if refused == Refused::Proof && !wrong_time && gave_none {
+                    let then = sent.at.steady;
+                    self.prover.forget_authorization_servers(origin, then);
                 }
             }
             return Ok(Answer {
@@ -224,11 +237,8 @@ impl Question<'_> {
     }
 
     /// Made anew for every attempt, and with it how the client shows who it is: servers refuse an assertion that they
-    /// saw before. Also what must not show in any error.
-    async fn request(
-        &self,
-        found: &Found,
-    ) -> Result<(Request<Full<Bytes>>, Vec<Zeroizing<String>>), Error> {
+    /// saw before.
+    async fn request(&self, found: &Found) -> Result<Attempt, Error> {
         let credentials = self.registration.credentials(found, self.prover).await?;
         let mut form = self.form.clone();
         for (name, value) in &credentials.parameters {
@@ -239,6 +249,7 @@ impl Question<'_> {
         }
         let body = Bytes::from_owner(form.encode());
         let secrets = all_forms(form.secrets().chain(credentials.hidden()));
+        let dated = credentials.get("client_assertion").is_some();
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = found.uri.clone();
@@ -252,8 +263,29 @@ impl Question<'_> {
             headers.insert(AUTHORIZATION, authorization);
         }
         request.extensions_mut().insert(found.mark.clone());
-        Ok((request, secrets))
+        Ok(Attempt {
+            request,
+            secrets,
+            dated,
+        })
     }
+}
+
+struct Attempt {
+    request: Request<Full<Bytes>>,
+    /// What must not show in any error.
+    secrets: Vec<Zeroizing<String>>,
+    /// Whether the client shows who it is by something that tells a time, as the proof does.
+    dated: bool,
+}
+
+/// What an answer refuses that our clock may be the reason for. A client that is refused for the time of its assertion
+/// is told no more than that it was refused, if that.
+fn refused(status: StatusCode, body: &[u8], dated: bool) -> Option<Refused> {
+    if answer::refuses_proof(status, body) {
+        return Some(Refused::Proof);
+    }
+    (dated && answer::refuses_client(status, body)).then_some(Refused::Something)
 }
 
 /// The server may have used up what was sent, though this answer does not say so: something between may

@@ -1,20 +1,17 @@
-//! The last nonce of each server (RFC 9449, sections 8 and 9).
+//! The nonces of all servers. Bounded: what was learned longest ago goes first.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{PoisonError, RwLock, RwLockWriteGuard},
 };
 
-use http::{HeaderMap, HeaderName};
+use tokio::time::Instant;
 
+use super::{
+    Nonce, Role,
+    server::{Offer, ServerNonces, Taken},
+};
 use crate::origin::Origin;
-
-pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
-
-/// RFC 9449 sets no limit. Encrypted nonces of a few hundred bytes exist; more would only serve to fill
-/// our memory and every header after it.
-const MAX_NONCE_BYTES: usize = 2048;
 
 /// More servers than one client talks to. Whoever is pushed out costs one more challenge.
 const MAX_NONCES: usize = 256;
@@ -22,49 +19,11 @@ const MAX_NONCES: usize = 256;
 /// What was learned within so many is far from being pushed out.
 const YOUNG: u64 = MAX_NONCES as u64 / 2;
 
-/// All nonces together, so that 256 servers with long ones do not add up.
+/// The last nonces together, so that 256 servers with long ones do not add up. Those that a server gave besides have a
+/// bound of their own, so that no server pushes others out by them.
 const MAX_TOTAL_BYTES: usize = 256 * 1024;
 
-/// A nonce as a server gave it; opaque.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Nonce(Arc<str>);
-
-impl Nonce {
-    /// The nonce that an answer offers. Two headers must not occur, so two offer nothing; nor does a value
-    /// outside the grammar of RFC 9449, section 8.1 (NQCHAR).
-    pub(crate) fn offered(headers: &HeaderMap) -> Option<Self> {
-        let mut fields = headers.get_all(DPOP_NONCE).iter();
-        let field = fields.next()?;
-        if fields.next().is_some() || !(1..=MAX_NONCE_BYTES).contains(&field.len()) {
-            return None;
-        }
-        let valid = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-        if !field.as_bytes().iter().all(valid) {
-            return None;
-        }
-        Some(Self(field.to_str().ok()?.into()))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A nonce is no secret, but it tells which session a log line belongs to.
-impl fmt::Debug for Nonce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Nonce(..)")
-    }
-}
-
-/// What a request is to the server it goes to. One origin can be both, with nonces that differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    AuthorizationServer,
-    ResourceServer,
-}
-
-/// The last nonce for each key, origin and role. Bounded: the one that was learned longest ago goes first.
+/// The nonces for each key, origin and role.
 #[derive(Default)]
 pub(crate) struct NonceStore(RwLock<Nonces>);
 
@@ -81,8 +40,8 @@ struct Nonces {
 struct Slot {
     thumbprint: Box<str>,
     role: Role,
-    nonce: Nonce,
     learned: u64,
+    nonces: ServerNonces,
 }
 
 impl Slot {
@@ -92,66 +51,96 @@ impl Slot {
 }
 
 impl NonceStore {
-    pub(crate) fn get(&self, thumbprint: &str, origin: &str, role: Role) -> Option<Nonce> {
-        let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Some(nonces.slot(thumbprint, origin, role)?.nonce.clone())
+    /// A nonce for a request that is sent now.
+    pub(crate) fn take(&self, thumbprint: &str, origin: &str, role: Role) -> Option<Taken> {
+        {
+            let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let slot = nonces.slot(thumbprint, origin, role)?;
+            if let Some(last) = slot.nonces.peek() {
+                return Some(last);
+            }
+        }
+        let mut nonces = self.write();
+        let slot = nonces.slot_mut(thumbprint, origin, role)?;
+        Some(slot.nonces.take(Instant::now()))
     }
 
-    /// Forgets a nonce, unless it was replaced meanwhile.
-    pub(crate) fn forget(&self, thumbprint: &str, origin: &str, role: Role, nonce: &Nonce) {
-        let mut nonces = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        nonces.remove(origin, |slot| {
-            slot.is_for(thumbprint, role) && slot.nonce == *nonce
-        });
-    }
-
-    pub(crate) fn learn(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: Nonce) {
-        if self.is_news(thumbprint, origin, role, &nonce) {
-            self.keep(thumbprint, origin, role, nonce);
+    /// The server asked for another nonce than this.
+    pub(crate) fn outdated(&self, thumbprint: &str, origin: &str, role: Role, taken: &Taken) {
+        if let Some(slot) = self.write().slot_mut(thumbprint, origin, role) {
+            slot.nonces.outdated(taken);
         }
     }
 
-    /// Many servers say the same one with each answer for a while. Unless it has become one of the oldest meanwhile, that
-    /// takes no lock which keeps others out.
-    fn is_news(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: &Nonce) -> bool {
-        let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let last = nonces.slot(thumbprint, origin.as_str(), role);
-        !last.is_some_and(|slot| slot.nonce == *nonce && nonces.learned - slot.learned < YOUNG)
+    /// Forgets a server's nonces, unless there is one that was learned since then.
+    pub(crate) fn forget(&self, thumbprint: &str, origin: &str, role: Role, then: Instant) {
+        self.write().remove(origin, |slot| {
+            slot.is_for(thumbprint, role) && !slot.nonces.learned_since(then)
+        });
     }
 
-    fn keep(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: Nonce) {
-        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    /// Many servers say the same nonce with each answer for a while. Unless it has become one of the oldest meanwhile, that
+    /// takes no lock which keeps others out.
+    pub(crate) fn learn(
+        &self,
+        thumbprint: &str,
+        origin: &Origin,
+        role: Role,
+        nonce: &Nonce,
+        offer: Offer,
+    ) {
+        let is_known = {
+            let nonces = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let slot = nonces.slot(thumbprint, origin.as_str(), role);
+            slot.is_some_and(|slot| {
+                slot.nonces.knows(nonce, offer) && nonces.learned - slot.learned < YOUNG
+            })
+        };
+        if !is_known {
+            self.keep(thumbprint, origin, role, nonce.clone(), offer);
+        }
+    }
+
+    fn keep(&self, thumbprint: &str, origin: &Origin, role: Role, nonce: Nonce, offer: Offer) {
+        let mut guard = self.write();
         let nonces = &mut *guard;
         nonces.learned += 1;
-        let learned = nonces.learned;
+        let (learned, now) = (nonces.learned, Instant::now());
         nonces.bytes += nonce.as_str().len();
         nonces.in_order.insert(learned, origin.clone());
         let slots = nonces.by_origin.entry(origin.clone()).or_default();
         match slots.iter_mut().find(|slot| slot.is_for(thumbprint, role)) {
             Some(slot) => {
-                nonces.bytes -= slot.nonce.as_str().len();
+                nonces.bytes -= slot.nonces.last().as_str().len();
                 nonces.in_order.remove(&slot.learned);
-                slot.nonce = nonce;
+                slot.nonces.learn(nonce, now, offer);
                 slot.learned = learned;
             }
-            None => {
-                slots.push(Slot {
-                    thumbprint: thumbprint.into(),
-                    role,
-                    nonce,
-                    learned,
-                });
-            }
+            None => slots.push(Slot {
+                thumbprint: thumbprint.into(),
+                role,
+                learned,
+                nonces: ServerNonces::new(nonce, now, offer),
+            }),
         }
         while nonces.in_order.len() > MAX_NONCES || nonces.bytes > MAX_TOTAL_BYTES {
             nonces.forget_oldest();
         }
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Nonces> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Nonces {
     fn slot(&self, thumbprint: &str, origin: &str, role: Role) -> Option<&Slot> {
         let mut slots = self.by_origin.get(origin)?.iter();
+        slots.find(|slot| slot.is_for(thumbprint, role))
+    }
+
+    fn slot_mut(&mut self, thumbprint: &str, origin: &str, role: Role) -> Option<&mut Slot> {
+        let mut slots = self.by_origin.get_mut(origin)?.iter_mut();
         slots.find(|slot| slot.is_for(thumbprint, role))
     }
 
@@ -168,7 +157,7 @@ impl Nonces {
         };
         if let Some(at) = slots.iter().position(meant) {
             let slot = slots.swap_remove(at);
-            self.bytes -= slot.nonce.as_str().len();
+            self.bytes -= slot.nonces.last().as_str().len();
             self.in_order.remove(&slot.learned);
         }
         if slots.is_empty() {
@@ -185,54 +174,24 @@ mod tests {
         origin.parse().unwrap()
     }
 
-    use http::HeaderValue;
-
-    fn offered(value: &[u8]) -> Option<Nonce> {
-        let mut headers = HeaderMap::new();
-        headers.insert(DPOP_NONCE, HeaderValue::from_bytes(value).unwrap());
-        Nonce::offered(&headers)
-    }
-
-    #[test]
-    fn a_nonce_is_any_text_of_nqchar() {
-        let all: Vec<u8> = (0x21..=0x7e)
-            .filter(|b| ![b'"', b'\\'].contains(b))
-            .collect();
-        assert_eq!(offered(&all).unwrap().as_str().as_bytes(), all);
-        assert!(offered(b"x").is_some());
-        assert!(offered(&[b'x'; 2048]).is_some());
-        for bad in [
-            &b""[..],
-            b"a b",
-            b"a\"b",
-            b"a\\b",
-            b"a\xe9",
-            b"a\tb",
-            &[b'x'; 2049],
-        ] {
-            assert!(offered(bad).is_none(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn two_nonces_are_none() {
-        let mut headers = HeaderMap::new();
-        headers.append(DPOP_NONCE, HeaderValue::from_static("a"));
-        headers.append(DPOP_NONCE, HeaderValue::from_static("a"));
-        assert_eq!(Nonce::offered(&headers), None);
-    }
-
     fn learn_many(store: &NonceStore, count: usize, bytes: usize) {
         for n in 0..count {
             let nonce = Nonce("n".repeat(bytes).into());
             let origin = format!("https://{n}.example");
-            store.learn("key", &at(&origin), Role::ResourceServer, nonce);
+            store.learn(
+                "key",
+                &at(&origin),
+                Role::ResourceServer,
+                &nonce,
+                Offer::ToAll,
+            );
         }
     }
 
     fn knows(store: &NonceStore, n: usize) -> bool {
         let origin = format!("https://{n}.example");
-        store.get("key", &origin, Role::ResourceServer).is_some()
+        let nonces = store.0.read().unwrap();
+        nonces.slot("key", &origin, Role::ResourceServer).is_some()
     }
 
     /// Number and bytes, counted anew.
@@ -241,7 +200,7 @@ mod tests {
         let all = nonces.by_origin.values().flatten();
         let size = (
             all.clone().count(),
-            all.map(|slot| slot.nonce.as_str().len()).sum(),
+            all.map(|slot| slot.nonces.last().as_str().len()).sum(),
         );
         assert_eq!((nonces.in_order.len(), nonces.bytes), size);
         size
@@ -277,7 +236,8 @@ mod tests {
             "key",
             &at("https://new.example"),
             Role::ResourceServer,
-            Nonce("x".into()),
+            &Nonce("x".into()),
+            Offer::ToAll,
         );
         assert!(knows(&store, 0) && !knows(&store, 1));
     }
@@ -288,7 +248,13 @@ mod tests {
         for n in 1..2_000 {
             learn_many(&store, 1, 30);
             let other = at(&format!("https://other{n}.example"));
-            store.learn("key", &other, Role::ResourceServer, Nonce("x".into()));
+            store.learn(
+                "key",
+                &other,
+                Role::ResourceServer,
+                &Nonce("x".into()),
+                Offer::ToAll,
+            );
             assert!(knows(&store, 0), "{n}");
         }
         size(&store);
@@ -298,22 +264,48 @@ mod tests {
     fn key_origin_and_role_are_kept_apart() {
         let store = NonceStore::default();
         let nonce = |text: &str| Nonce(text.into());
-        store.learn("k1", &at("https://a"), Role::ResourceServer, nonce("1"));
-        store.learn("k2", &at("https://a"), Role::ResourceServer, nonce("2"));
+        store.learn(
+            "k1",
+            &at("https://a"),
+            Role::ResourceServer,
+            &nonce("1"),
+            Offer::ToAll,
+        );
+        store.learn(
+            "k2",
+            &at("https://a"),
+            Role::ResourceServer,
+            &nonce("2"),
+            Offer::ToAll,
+        );
         store.learn(
             "k1",
             &at("https://a"),
             Role::AuthorizationServer,
-            nonce("3"),
+            &nonce("3"),
+            Offer::ToAll,
         );
         store.learn(
             "k1",
             &at("https://a:8443"),
             Role::ResourceServer,
-            nonce("4"),
+            &nonce("4"),
+            Offer::ToAll,
         );
-        store.learn("k1", &at("https://a"), Role::ResourceServer, nonce("5"));
-        let get = |key, origin, role| store.get(key, origin, role).map(|n| n.as_str().to_owned());
+        let before = Instant::now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        store.learn(
+            "k1",
+            &at("https://a"),
+            Role::ResourceServer,
+            &nonce("5"),
+            Offer::ToAll,
+        );
+        let get = |key, origin, role| {
+            let nonces = store.0.read().unwrap();
+            let slot = nonces.slot(key, origin, role);
+            slot.map(|slot| slot.nonces.last().as_str().to_owned())
+        };
         assert_eq!(
             get("k1", "https://a", Role::ResourceServer).as_deref(),
             Some("5")
@@ -332,19 +324,20 @@ mod tests {
         );
         assert_eq!(get("k2", "https://a", Role::AuthorizationServer), None);
 
-        store.forget("k1", "https://a", Role::ResourceServer, &nonce("1"));
+        store.forget("k1", "https://a", Role::ResourceServer, before);
         assert_eq!(
             get("k1", "https://a", Role::ResourceServer).as_deref(),
             Some("5"),
-            "not it"
+            "learned since"
         );
-        store.forget("k1", "https://a", Role::ResourceServer, &nonce("5"));
+        let now = Instant::now();
+        store.forget("k1", "https://a", Role::ResourceServer, now);
         assert_eq!(get("k1", "https://a", Role::ResourceServer), None);
         assert_eq!(
             get("k2", "https://a", Role::ResourceServer).as_deref(),
             Some("2")
         );
-        store.forget("k1", "https://a:8443", Role::ResourceServer, &nonce("4"));
+        store.forget("k1", "https://a:8443", Role::ResourceServer, now);
         assert_eq!(store.0.read().unwrap().by_origin.len(), 1);
         assert_eq!(store.0.read().unwrap().in_order.len(), 2);
     }

@@ -1,22 +1,23 @@
-//! What is known of a request between its sendings, and what its answers mean.
+//! What is known of a request between its sendings.
+
+mod answer;
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use http::{Extensions, Request, Response, StatusCode};
+use http::{Extensions, Request, Response};
 use tower_service::Service;
 
 use super::{DpopLayer, ResponseBody, plan::Plan, prover::Prover};
 use crate::{
     access_token::AccessToken,
-    budget::{Budget, Left},
-    challenge,
+    budget::Budget,
     clock::Now,
     error::{BoxError, Error},
     event::{self, Cause, Sending},
-    nonce::{Nonce, Role},
+    nonce::{Nonce, Taken},
     replay::{Replay, Spare},
 };
 
@@ -29,109 +30,31 @@ pub(super) struct Attempt<S, B, R> {
     sent: Sent,
     budget: Budget,
     challenged: bool,
+    /// The clock was corrected for an answer that gave no reason. The next one tells whether that was it.
+    is_guess: bool,
     pub(super) sending: Sending,
 }
 
 /// What is to be known of a proof when its answer comes.
 struct Sent {
-    nonce: Option<Nonce>,
+    nonce: Option<Taken>,
     at: Now,
     /// By the server's clock, as far as it was known.
     dated: SystemTime,
 }
 
+impl Sent {
+    fn nonce(&self) -> Option<&Nonce> {
+        self.nonce.as_ref().map(|taken| &taken.nonce)
+    }
+}
+
 pub(super) enum Verdict {
     Done,
-    Again { nonce: Option<Nonce>, cause: Cause },
+    Again { nonce: Option<Taken>, cause: Cause },
 }
 
 impl<S, B, R: Replay<B>> Attempt<S, B, R> {
-    /// Learns from an answer. Whether to send once more, and with which nonce.
-    pub(super) fn answered<ResBody>(&mut self, response: &mut Response<ResBody>) -> Verdict {
-        let offered = Nonce::offered(response.headers());
-        if self.plan.role() == Role::AuthorizationServer {
-            // Its challenges stand in the JSON body: whoever reads that answers them, and with a client
-            // authentication of its own.
-            if let Some(offered) = &offered {
-                self.prover().learn(&self.plan, offered);
-            }
-            let challenge = response.status() == StatusCode::BAD_REQUEST
-                && offered.is_some()
-                && offered != self.sent.nonce;
-            self.sending.answered(response.status(), challenge);
-            let sent = self.sent_proof();
-            response.extensions_mut().insert(sent);
-            return Verdict::Done;
-        }
-        let verdict = if is_refused(response, "use_dpop_nonce") {
-            event::nonce_challenge(self.plan.origin(), self.plan.role());
-            self.challenged(offered)
-        } else {
-            if let Some(offered) = &offered {
-                self.prover().learn(&self.plan, offered);
-            }
-            match is_refused(response, "invalid_dpop_proof") {
-                true => self.refused(response, offered),
-                false => Verdict::Done,
-            }
-        };
-        let done = matches!(verdict, Verdict::Done);
-        self.sending.answered(response.status(), !done);
-        if done && self.budget != self.plan.budget() {
-            response.extensions_mut().insert(Left(self.budget));
-        }
-        verdict
-    }
-
-    /// The server asks for a nonce. It is worth another send if it is not the one that was sent.
-    fn challenged(&mut self, offered: Option<Nonce>) -> Verdict {
-        let Some(offered) = offered else {
-            return Verdict::Done;
-        };
-        let progress = self.sent.nonce.as_ref() != Some(&offered);
-        let again = progress && self.budget.nonces > 0 && self.take_over(Cause::Nonce);
-        // Who challenges a second time gives each nonce once, and another request took the one that was
-        // learned from the first challenge. The second nonce is for this request alone.
-        if !(again && self.challenged) {
-            self.prover().learn(&self.plan, &offered);
-        }
-        if !again {
-            return Verdict::Done;
-        }
-        self.challenged = true;
-        self.budget.nonces -= 1;
-        Verdict::Again {
-            nonce: Some(offered),
-            cause: Cause::Nonce,
-        }
-    }
-
-    /// The server refuses the proof. It is worth another send if our clock was the reason.
-    fn refused<ResBody>(
-        &mut self,
-        response: &Response<ResBody>,
-        offered: Option<Nonce>,
-    ) -> Verdict {
-        let sent = self.sent_proof();
-        let (origin, headers) = (self.plan.origin(), response.headers());
-        if self.prover().learn_time(origin, headers, &sent) {
-            if self.budget.corrections == 0 || !self.take_over(Cause::Clock) {
-                return Verdict::Done;
-            }
-            self.budget.corrections -= 1;
-            return Verdict::Again {
-                nonce: offered.or(sent.nonce),
-                cause: Cause::Clock,
-            };
-        }
-        // Servers exist that refuse every nonce once they have stopped to ask for one. If that was not the
-        // reason, the next request costs one more challenge.
-        if let (None, Some(nonce)) = (offered, &sent.nonce) {
-            self.prover().forget(&self.plan, nonce);
-        }
-        Verdict::Done
-    }
-
     /// Whether the request can be sent again; the body that was sent is read no more then.
     fn take_over(&mut self, cause: Cause) -> bool {
         let policy = self.layer.replay_policy();
@@ -157,7 +80,7 @@ impl<S, B, R: Replay<B>> Attempt<S, B, R> {
 
     fn sent_proof(&self) -> SentProof {
         SentProof {
-            nonce: self.sent.nonce.clone(),
+            nonce: self.sent.nonce().cloned(),
             at: self.sent.at,
             dated: self.sent.dated,
             round_trip: self.sent.at.steady.elapsed(),
@@ -182,7 +105,7 @@ where
     {
         let spare = spare(layer.replay_policy(), &request);
         let prover = layer.prover();
-        let nonce = prover.last_nonce(&plan);
+        let nonce = prover.take_nonce(&plan);
         let budget = plan.budget();
         let outcome = send(service, prover, &plan, request, nonce, budget);
         // For later; and if nothing was sent, what the ready one holds is given back by its drop.
@@ -202,6 +125,7 @@ where
             sent,
             budget,
             challenged: false,
+            is_guess: false,
             sending,
         };
         Ok((future, attempt))
@@ -210,7 +134,7 @@ where
     /// Sends the spare request on the service, which is ready.
     pub(super) fn send_again(
         &mut self,
-        nonce: Option<Nonce>,
+        nonce: Option<Taken>,
         cause: Cause,
     ) -> Result<S::Future, BoxError> {
         let Some(spare) = self.spare.take() else {
@@ -235,7 +159,7 @@ fn send<S, B>(
     prover: &Prover,
     plan: &Plan,
     mut request: Request<B>,
-    nonce: Option<Nonce>,
+    nonce: Option<Taken>,
     budget: Budget,
 ) -> Result<(S::Future, Sent, Sending), Error>
 where
@@ -243,7 +167,8 @@ where
 {
     let at = prover.now();
     let dated = prover.date(plan, at);
-    prover.stamp(&mut request, plan, nonce.as_ref(), dated)?;
+    let stamped = nonce.as_ref().map(|taken| &taken.nonce);
+    prover.stamp(&mut request, plan, stamped, dated)?;
     event::proof_made(plan.role());
     let sending = Sending::new(request.method(), plan.origin(), budget.spent());
     let future = sending.within(|| service.call(request));
@@ -259,13 +184,6 @@ fn spare<B>(policy: &impl Replay<B>, request: &Request<B>) -> Option<Spare<B>> {
         false => Extensions::new(),
     };
     Spare::new(policy, request, extensions)
-}
-
-/// RFC 9449, section 9 says 401; servers exist that say 400.
-fn is_refused<B>(response: &Response<B>, error: &str) -> bool {
-    challenge::refuses(response, error)
-        || response.status() == StatusCode::BAD_REQUEST
-            && challenge::has_error(response.headers(), error)
 }
 
 /// In the extensions of an authorization server's answer: what is to be known of the request's proof.
