@@ -5,6 +5,7 @@
 mod servers;
 
 use std::{
+    collections::{BTreeSet, HashSet},
     io::ErrorKind,
     time::{Duration, SystemTime},
 };
@@ -510,6 +511,41 @@ async fn nonces_for_one_time() {
             .await
             .is(side.bad(), "use_dpop_nonce");
         kit.nonces(side, Nonces::off());
+    }
+}
+
+/// Fifty letters, ten digits, and thirty of what else a nonce may hold. The record tells what was offered.
+#[tokio::test]
+async fn nonces_of_all_characters() {
+    let kit = Kit::start().await;
+    let token = kit.token().await;
+    for side in Side::BOTH {
+        let mut all = HashSet::new();
+        let mut characters = BTreeSet::new();
+        for _ in 0..16 {
+            for nonces in [Nonces::required(), Nonces::one_time(), Nonces::endless()] {
+                kit.nonces(side, nonces.of_all_characters());
+                let challenge = kit.call(side, &token, Claims::default()).await;
+                challenge.is(side.bad(), "use_dpop_nonce");
+                let nonce = challenge.nonce().unwrap();
+                let seen = kit.requests(side).pop().unwrap();
+                assert_eq!(seen.offered_nonce(), Some(&*nonce));
+                let count = |is: fn(&u8) -> bool| nonce.bytes().filter(is).count();
+                let letters = count(u8::is_ascii_alphabetic);
+                let (digits, others) = (count(u8::is_ascii_digit), count(u8::is_ascii_punctuation));
+                assert_eq!((letters, digits, others), (50, 10, 30), "{nonce}");
+                characters.extend(nonce.bytes());
+                all.insert(nonce);
+            }
+        }
+        assert_eq!(all.len(), 48, "no two are the same");
+        // All of NQCHAR (RFC 6749, appendix A), sooner or later.
+        let nqchar: BTreeSet<_> = (b'!'..=b'~').filter(|b| !b"\"\\".contains(b)).collect();
+        assert_eq!(characters, nqchar);
+        kit.nonces(side, Nonces::off());
+        let answer = kit.call(side, &token, Claims::default()).await;
+        answer.is(200, "");
+        assert_eq!(kit.requests(side).pop().unwrap().offered_nonce(), None);
     }
 }
 

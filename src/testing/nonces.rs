@@ -14,12 +14,18 @@ const MIN_TURN: Duration = Duration::from_millis(1);
 /// Servers in the field keep two at the most.
 const MAX_PREVIOUS: usize = 100;
 
+/// All of `NQCHAR` (RFC 6749, appendix A): what is visible in ASCII, but for `"` and `\`.
+const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const DIGITS: &[u8] = b"0123456789";
+const OTHERS: &[u8] = b"!#$%&'()*+,-./:;<=>?@[]^_`{|}~";
+
 /// A server's policy for nonces. All but [`off`](Self::off) refuse a proof without a good nonce with
 /// `use_dpop_nonce`, and send a nonce with every answer, unless [`only_in_errors`](Self::only_in_errors).
 #[derive(Debug, Clone)]
 pub struct Nonces {
     policy: Policy,
     only_in_errors: bool,
+    of_all_characters: bool,
     previous: usize,
 }
 
@@ -37,6 +43,7 @@ impl Nonces {
         Self {
             policy,
             only_in_errors: false,
+            of_all_characters: false,
             previous: 1,
         }
     }
@@ -90,6 +97,24 @@ impl Nonces {
         self.only_in_errors = true;
         self
     }
+
+    /// Nonces are of 90 characters: 50 letters, 10 digits, and 30 of all others that a nonce may hold (`NQCHAR`; RFC
+    /// 9449, section 8.1), as the conformance suite of the OpenID Foundation makes them. Unless set, they are base64url,
+    /// which many a client takes for granted.
+    #[must_use]
+    pub fn of_all_characters(mut self) -> Self {
+        self.of_all_characters = true;
+        self
+    }
+
+    fn fresh(&self, random: &Random) -> String {
+        if !self.of_all_characters {
+            return random.text();
+        }
+        let kinds = [(LETTERS, 50), (DIGITS, 10), (OTHERS, 30)];
+        let texts = kinds.map(|(alphabet, length)| random.text_of(alphabet, length));
+        texts.concat()
+    }
 }
 
 /// A policy at work.
@@ -106,8 +131,8 @@ pub(super) struct NonceBook {
 impl NonceBook {
     pub(super) fn new(nonces: Nonces, now: Duration, random: &Random) -> Self {
         Self {
+            current: nonces.fresh(random),
             nonces,
-            current: random.text(),
             previous: VecDeque::new(),
             turned: now,
             unused: VecDeque::new(),
@@ -119,7 +144,7 @@ impl NonceBook {
     }
 
     pub(super) fn rotate(&mut self, random: &Random) {
-        let old = std::mem::replace(&mut self.current, random.text());
+        let old = std::mem::replace(&mut self.current, self.nonces.fresh(random));
         self.previous.push_front(old);
         self.previous.truncate(self.nonces.previous);
         self.unused.clear();
@@ -182,12 +207,12 @@ impl NonceBook {
         match self.nonces.policy {
             Policy::Off => None,
             Policy::Required | Policy::Rotating(_) => Some(self.current.clone()),
-            Policy::Endless => Some(random.text()),
+            Policy::Endless => Some(self.nonces.fresh(random)),
             Policy::OneTime => {
                 if self.unused.len() == MAX_UNUSED {
                     self.unused.pop_front();
                 }
-                let nonce = random.text();
+                let nonce = self.nonces.fresh(random);
                 self.unused.push_back(nonce.clone());
                 Some(nonce)
             }

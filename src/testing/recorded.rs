@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Uri, Version, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request::Parts};
 use serde_json::Value;
 
 use crate::proof::DPOP;
@@ -20,6 +20,7 @@ pub struct Recorded {
     headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) status: Option<StatusCode>,
+    pub(super) offered_nonce: Option<HeaderValue>,
     pub(super) refused: Option<&'static str>,
 }
 
@@ -32,6 +33,7 @@ impl Recorded {
             headers: head.headers.clone(),
             body: Bytes::new(),
             status: None,
+            offered_nonce: None,
             refused: None,
         }
     }
@@ -70,6 +72,12 @@ impl Recorded {
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.status
+    }
+
+    /// The `DPoP-Nonce` of the answer: what the next proof is to hold.
+    #[must_use]
+    pub fn offered_nonce(&self) -> Option<&str> {
+        self.offered_nonce.as_ref()?.to_str().ok()
     }
 
     /// The rule that the request broke, if the server refused it. None for an answer that was ordered.

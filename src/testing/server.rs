@@ -191,7 +191,7 @@ async fn answer<E: Endpoint>(
         Ok(response) => (response, None),
         Err(refusal) => (*refusal.response, Some(refusal.reason)),
     };
-    shared.decided(arrival.number, response.status(), refused);
+    shared.decided(arrival.number, &response, refused);
     // After the decision, not before: so a slow answer is one that can be lost after it had its effect.
     if !arrival.delay.is_zero() {
         tokio::time::sleep(arrival.delay).await;

@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::HOST, request::Parts, uri::Authority};
+use http::{HeaderValue, Response, header::HOST, request::Parts, uri::Authority};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -217,9 +217,15 @@ impl Shared {
         }
     }
 
-    pub(super) fn decided(&self, number: usize, status: StatusCode, refused: Option<&'static str>) {
+    pub(super) fn decided(
+        &self,
+        number: usize,
+        answer: &Response<Bytes>,
+        refused: Option<&'static str>,
+    ) {
         if let Some(recorded) = lock(&self.state).record.get_mut(number) {
-            recorded.status = Some(status);
+            recorded.status = Some(answer.status());
+            recorded.offered_nonce = answer.headers().get(DPOP_NONCE).cloned();
             recorded.refused = refused;
         }
     }
@@ -320,7 +326,7 @@ impl Shared {
         let offered = state
             .nonces
             .offer(response.status().is_success(), now, &self.random);
-        // Base64url is always a header value.
+        // A nonce is visible ASCII, so always a header value.
         if let Some(Ok(nonce)) = offered.map(HeaderValue::try_from) {
             response.headers_mut().insert(DPOP_NONCE, nonce);
         }
@@ -352,10 +358,21 @@ impl Random {
 
     /// 256 bits in base64url. No two are the same, and none tells another.
     pub(super) fn text(&self) -> String {
+        BASE64URL.encode(self.bytes())
+    }
+
+    /// So many characters of an alphabet, which is ASCII. Some of them come a little more often than others.
+    pub(super) fn text_of(&self, alphabet: &[u8], length: usize) -> String {
+        let bytes = std::iter::repeat_with(|| self.bytes()).flatten();
+        let characters = bytes.map(|byte| char::from(alphabet[usize::from(byte) % alphabet.len()]));
+        characters.take(length).collect()
+    }
+
+    fn bytes(&self) -> [u8; 32] {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let hash = Sha256::new()
             .chain_update(self.secret)
             .chain_update(count.to_be_bytes());
-        BASE64URL.encode(hash.finalize())
+        hash.finalize().into()
     }
 }

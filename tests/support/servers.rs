@@ -18,7 +18,7 @@ use serde_json::Value;
 use tower_dpop::{
     Challenge, DpopKey,
     proof::Proof,
-    testing::{AuthorizationServer, CLIENT_ID, CLIENT_SECRET, Nonces, ResourceServer},
+    testing::{AuthorizationServer, CLIENT_ID, CLIENT_SECRET, Nonces, Recorded, ResourceServer},
 };
 
 pub(crate) type Call = Request<Full<Bytes>>;
@@ -270,6 +270,13 @@ impl Kit {
         match side {
             Side::Authorization => self.authorization_server.rotate_nonce(),
             Side::Resource => self.resource_server.rotate_nonce(),
+        }
+    }
+
+    pub(crate) fn requests(&self, side: Side) -> Vec<Recorded> {
+        match side {
+            Side::Authorization => self.authorization_server.requests(),
+            Side::Resource => self.resource_server.requests(),
         }
     }
 

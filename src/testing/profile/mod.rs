@@ -188,7 +188,7 @@ pub enum Profile {
     /// | algorithms | PS256, ES256, EdDSA, Ed25519 | the same | |
     /// | window | 300 s; 300 s ahead | the same | |
     /// | `htu` | exactly, after query and fragment are cut off | the same | the URL's bytes |
-    /// | nonces | required, good for one success, and told in refusals only | the same | to be challenged at every request, and to answer each time |
+    /// | nonces | required, good for one success, and told in refusals only; of 90 characters, whichever a nonce may hold | the same | to be challenged at every request, and to answer each time |
     /// | refusals | as in the RFC | the scheme is `dPoP` | schemes in any case |
     /// | `token_type` | `dpOp` | | types in any case |
     ///

@@ -315,7 +315,7 @@ pub(super) const FAPI_SUITE: Rules = {
         ..within(300, 300)
     };
     // A new one after each success, and told only to whoever comes with the old one.
-    let nonces: fn() -> Nonces = || Nonces::one_time().only_in_errors();
+    let nonces: fn() -> Nonces = || Nonces::one_time().only_in_errors().of_all_characters();
     Rules {
         token: TokenRules {
             proof,
