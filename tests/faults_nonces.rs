@@ -326,10 +326,10 @@ async fn round(stack: &Stack) -> Duration {
     started.elapsed()
 }
 
-#[tokio::test(start_paused = true)]
-async fn f43_where_each_nonce_serves_once_64_at_once_cost_one_more_send_each_at_first() {
+/// A server that takes each nonce once, and gives one with every answer.
+fn one_time() -> Fake {
     let unused = Mutex::new(HashSet::new());
-    let server = Fake::new(move |seen, n| {
+    Fake::new(move |seen, n| {
         let fresh = format!("n{n}");
         let mut unused = unused.lock().unwrap();
         unused.insert(fresh.clone());
@@ -338,7 +338,11 @@ async fn f43_where_each_nonce_serves_once_64_at_once_cost_one_more_send_each_at_
             _ => nonce_challenge(&fresh),
         }
     })
-    .delay(ANSWER_TAKES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f43_where_each_nonce_serves_once_64_at_once_cost_one_more_send_each_at_first() {
+    let server = one_time().delay(ANSWER_TAKES);
     let stack = signing(&server);
     // In the first round nobody has a nonce; in the others each has one that no other has.
     for rounds in [2, 1, 1, 1] {
@@ -375,19 +379,9 @@ async fn going_on(stack: &Stack, callers: usize, requests: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn f43_more_callers_than_before_cost_one_more_send_each_and_not_for_ever() {
-    let unused = Mutex::new(HashSet::new());
-    let server = Fake::new(move |seen, n| {
-        let fresh = format!("n{n}");
-        let mut unused = unused.lock().unwrap();
-        unused.insert(fresh.clone());
-        match seen.nonce() {
-            Some(nonce) if unused.remove(&nonce) => with_nonce(ok(), &fresh),
-            _ => nonce_challenge(&fresh),
-        }
-    });
     // No two answers take the same time, so that requests overtake each other in every way.
     let count = AtomicUsize::new(0);
-    let server = server.delay_by(move |_| {
+    let server = one_time().delay_by(move |_| {
         let n = count.fetch_add(1, Ordering::Relaxed) as u64;
         Duration::from_micros(5_000 + n.wrapping_mul(2_654_435_761) % 10_000)
     });

@@ -26,12 +26,6 @@ impl<S, B, R: Replay<B>> Attempt<S, B, R> {
             true => Offer::Again,
             false => Offer::ToAll,
         };
-        let refused = refused(response);
-        if self.is_guess && (refused.is_some() || status.is_success()) {
-            self.is_guess = false;
-            let good = refused.is_none();
-            self.prover().judge_time(self.plan.origin(), good);
-        }
         if self.plan.role() == Role::AuthorizationServer {
             // Its challenges stand in the JSON body: whoever reads that answers them, and with a client
             // authentication of its own. What is taken for one here and is none costs one more at the most.
@@ -46,6 +40,12 @@ impl<S, B, R: Replay<B>> Attempt<S, B, R> {
             let sent = self.sent_proof();
             response.extensions_mut().insert(sent);
             return Verdict::Done;
+        }
+        let refused = refused(response);
+        if self.is_guess && (refused.is_some() || status.is_success()) {
+            self.is_guess = false;
+            let good = refused.is_none();
+            self.prover().judge_time(self.plan.origin(), good);
         }
         let verdict = if is_refused(response, "use_dpop_nonce") {
             event::nonce_challenge(self.plan.origin(), self.plan.role());
