@@ -125,15 +125,3 @@ fn makers_that_fail_are_failures() {
     let nothing = run([shell("exit 0")]).unwrap();
     assert!(!nothing.is_clean(), "since nothing was looked at");
 }
-
-/// Runs the makers that `MAKERS` names, one on each line. Run with `--ignored --nocapture makers`.
-#[test]
-#[ignore = "takes other programs"]
-fn makers() {
-    let makers = std::env::var("MAKERS").unwrap();
-    let begun = std::time::Instant::now();
-    let summary = run(makers.lines().map(shell)).unwrap();
-    println!("{}", serde_json::to_string_pretty(&summary).unwrap());
-    println!("{:?}", begun.elapsed());
-    assert!(summary.is_clean());
-}
